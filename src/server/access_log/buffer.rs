@@ -1,9 +1,10 @@
 //! PURE. Text that is appended piece by piece.
 //!
 //! A line of the log has a dozen short pieces. Appending one to a `Vec` costs some fifty instructions, most of them for
-//! the call of memcpy(3). So a [`Short`] text is copied as a whole, with whatever lies behind it, to a [`Space`] that
-//! is known to be large enough, which costs ten.
+//! the call of memcpy(3). So a [`Short`] text is copied as a whole, with whatever lies behind it, which costs ten.
 #![forbid(unsafe_code)]
+
+use std::ops::Range;
 
 /// The maximum length of a short text.
 pub(super) const SHORT_MAX: usize = 16;
@@ -12,7 +13,7 @@ pub(super) const SHORT_MAX: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Short {
     bytes: [u8; SHORT_MAX],
-    len: u8,
+    len: usize,
 }
 
 impl Short {
@@ -25,11 +26,12 @@ impl Short {
             bytes[index] = text[index];
             index += 1;
         }
-        Short { bytes, len: text.len() as u8 }
+        Short { bytes, len: text.len() }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len.into()
+        self.len
     }
 }
 
@@ -90,54 +92,86 @@ impl Buffer {
         self.bytes.resize((self.len + more).max(2 * self.bytes.len()).next_multiple_of(size_of::<u64>()), 0);
     }
 
-    /// Appends what `write` writes to a space of at least this many bytes.
-    #[inline]
-    pub(super) fn append_with(&mut self, most: usize, write: impl FnOnce(&mut Space<'_>)) {
-        self.reserve(most);
-        let mut space = Space(&mut self.bytes[self.len..]);
-        let free = space.0.len();
-        write(&mut space);
-        self.len += free - space.0.len();
-    }
-
     #[inline]
     pub(super) fn append(&mut self, text: &[u8]) {
-        self.append_with(text.len(), |space| space.append(text));
+        match self.bytes.get_mut(self.len..).and_then(|room| room.get_mut(..text.len())) {
+            Some(room) => {
+                copy(text, room);
+                self.len += text.len();
+            }
+            None => self.append_long(text),
+        }
     }
 
     #[inline]
     pub(super) fn append_short(&mut self, text: &Short) {
-        self.append_with(0, |space| space.append_short(text));
+        match self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
+            Some(room) => {
+                *room = text.bytes;
+                self.len += text.len;
+            }
+            None => self.append_long(&text.bytes[..text.len]),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append_long(&mut self, text: &[u8]) {
+        self.grow(text.len() + SHORT_MAX);
+        self.append(text);
     }
 
     #[inline]
     pub(super) fn push(&mut self, byte: u8) {
-        self.append_with(1, |space| space.append(&[byte]));
+        match self.bytes.get_mut(self.len) {
+            Some(room) => {
+                *room = byte;
+                self.len += 1;
+            }
+            None => self.append_long(&[byte]),
+        }
+    }
+
+    /// Leaves a hole of this many bytes.
+    #[inline]
+    pub(super) fn leave(&mut self, count: usize) {
+        self.reserve(count);
+        self.len += count;
+    }
+
+    /// Writes a text into a hole that was left at this place.
+    #[inline]
+    pub(super) fn fill(&mut self, place: usize, text: &[u8]) {
+        if let Some(hole) = self.bytes.get_mut(place..).and_then(|hole| hole.get_mut(..text.len())) {
+            hole.copy_from_slice(text);
+        }
+    }
+
+    #[inline]
+    pub(super) fn part(&self, part: Range<usize>) -> &[u8] {
+        &self.bytes[part]
     }
 }
 
-/// Space for text. A piece that does not fit is left out, so make it large enough.
-#[derive(Debug)]
-pub(super) struct Space<'b>(&'b mut [u8]);
-
-impl Space<'_> {
-    #[inline]
-    pub(super) fn append(&mut self, text: &[u8]) {
-        if text.len() <= self.0.len() {
-            let (space, rest) = std::mem::take(&mut self.0).split_at_mut(text.len());
-            space.copy_from_slice(text);
-            self.0 = rest;
-        }
+/// Copies a text to a room of its length: a short one as two pieces that overlap, instead of by memcpy(3).
+#[inline]
+fn copy(text: &[u8], room: &mut [u8]) {
+    match text.len() {
+        8..=16 => copy_ends::<8>(text, room),
+        17..=32 => copy_ends::<16>(text, room),
+        33..=64 => copy_ends::<32>(text, room),
+        _ => room.copy_from_slice(text),
     }
+}
 
-    #[inline]
-    pub(super) fn append_short(&mut self, text: &Short) {
-        if let Some(first) = self.0.first_chunk_mut() {
-            *first = text.bytes;
-            // It is never more, as the compiler should know.
-            let len = usize::from(text.len).min(SHORT_MAX);
-            self.0 = &mut std::mem::take(&mut self.0)[len..];
-        }
+/// Copies the first `N` bytes and the last ones.
+#[inline]
+fn copy_ends<const N: usize>(text: &[u8], room: &mut [u8]) {
+    if let (Some(first), Some(room)) = (text.first_chunk::<N>(), room.first_chunk_mut()) {
+        *room = *first;
+    }
+    if let (Some(last), Some(room)) = (text.last_chunk::<N>(), room.last_chunk_mut()) {
+        *room = *last;
     }
 }
 
@@ -146,24 +180,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_of_any_length_follow_each_other() {
-        let (mut buffer, mut expected) = (Buffer::default(), Vec::new());
-        let text = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        for round in 0..200 {
-            let piece = &text[round % 20..][..round % SHORT_MAX + 1];
-            match round % 3 {
-                0 => buffer.append(piece),
-                1 => buffer.append_short(&Short::of(piece)),
-                _ => piece.iter().for_each(|byte| buffer.push(*byte)),
-            }
-            expected.extend_from_slice(piece);
-            assert_eq!(buffer.as_slice(), expected);
+    fn texts_of_all_lengths_are_appended_whole() {
+        let (text, mut buffer, mut expected) =
+            ([b'a', b'b', b'c', b'd', b'e'].repeat(40), Buffer::default(), Vec::new());
+        for len in 0..=text.len() {
+            buffer.append(&text[..len]);
+            expected.extend_from_slice(&text[..len]);
+            buffer.append_short(&Short::of(&text[..len % 17]));
+            expected.extend_from_slice(&text[..len % 17]);
+            buffer.push(b'\n');
+            expected.push(b'\n');
         }
-        buffer.drop_first(100);
-        assert_eq!((buffer.as_slice(), buffer.len()), (&expected[100..], expected.len() - 100));
-        buffer.clear();
-        assert!(buffer.is_empty());
-        buffer.append(b"a");
-        assert_eq!(buffer.as_slice(), b"a");
+        assert!(buffer.as_slice() == expected);
+        buffer.leave(3);
+        buffer.fill(expected.len(), b"xyz");
+        buffer.append(b"!");
+        assert_eq!(buffer.part(expected.len()..buffer.len()), b"xyz!");
+        buffer.drop_first(expected.len());
+        assert_eq!(buffer.as_slice(), b"xyz!");
     }
 }

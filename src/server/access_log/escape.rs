@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 pub(super) const ELLIPSIS: &[u8] = b"...";
 
 /// Appends a value. Bytes that could end a value or a line, or command a terminal, are written as `\xHH`.
-#[inline]
+#[inline(never)]
 pub(super) fn escape_text(value: &[u8], room: usize, out: &mut Buffer) {
     match value.len() <= room && is_plain(value) {
         true => out.append(value),
@@ -74,8 +74,12 @@ pub(super) fn is_plain(value: &[u8]) -> bool {
     let Some(last) = value.last_chunk() else {
         return value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
     };
-    let words = value.chunks_exact(8).filter_map(<[u8]>::first_chunk);
-    words.fold(odd(*last), |found, word| found | odd(*word)) == 0
+    let (mut found, mut rest) = (odd(*last), value);
+    while let Some((first, after)) = rest.split_first_chunk() {
+        found |= odd(*first);
+        rest = after;
+    }
+    found == 0
 }
 
 /// Zero if all of these bytes are plain.
@@ -87,6 +91,6 @@ fn odd(bytes: [u8; 8]) -> u64 {
     // Not zero if some byte is zero, and zero if none is.
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let others = [b'"', b'\\', 0x7f].map(|byte| has_zero(word ^ (ONES * u64::from(byte))));
-    (word | controls | others[0] | others[1] | others[2]) & HIGHS
+    let other = |byte: u8| has_zero(word ^ (ONES * u64::from(byte)));
+    (word | controls | other(b'"') | other(b'\\') | other(0x7f)) & HIGHS
 }

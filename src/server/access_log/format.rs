@@ -1,12 +1,12 @@
 //! PURE. The content and format of a line of the access log. Whatever a client sends, it is exactly one line.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::buffer::{Buffer, Short, Space};
+use super::buffer::{Buffer, Short};
 use super::escape::{escape_json, escape_text, ELLIPSIS};
-use super::plan::{Plan, Step, LATE_MAX};
+use super::plan::{Late, Plan, Step, Value, LATE_MAX};
 use crate::server::http::{Origin, Request, Version};
 use crate::shared::config::{AccessLogFormat, LogVariable as Variable};
 
@@ -19,29 +19,29 @@ pub(crate) struct Formatter {
     share: usize,
     worker: String,
     process: String,
-    /// The last second that was formatted, and its text.
+    /// The last second that was formatted, in milliseconds, and its text.
     second: u64,
-    local: Vec<u8>,
-    iso: Vec<u8>,
+    local: [u8; 26],
+    iso: [u8; 19],
 }
 
 /// The parts of lines that are known from their requests, one line after the other.
 #[derive(Debug, Default)]
 pub(super) struct Begun {
     text: Buffer,
-    /// The end of each chunk.
-    ends: Vec<usize>,
+    /// The places that the [`Plan`] marks: in each line those of values that come later, and its end.
+    marks: Vec<usize>,
 }
 
 impl Begun {
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        self.ends.clear();
+        self.marks.clear();
     }
 
     /// The bytes allocated.
     pub(super) fn capacity(&self) -> usize {
-        self.text.capacity() + self.ends.capacity() * size_of::<usize>()
+        self.text.capacity() + self.marks.capacity() * size_of::<usize>()
     }
 }
 
@@ -59,21 +59,54 @@ pub(crate) struct Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Who<'a> {
     pub(super) client: &'a str,
-    pub(super) peer: Option<IpAddr>,
+    pub(super) peer: Option<SocketAddr>,
     /// [`Formatter::prefix`] of the two.
     pub(super) prefix: &'a [u8],
 }
 
-/// The parts of a request; those that are missing could not be parsed.
-#[derive(Default)]
-struct Said<'a> {
-    method: Option<&'a [u8]>,
-    target: Option<&'a [u8]>,
-    version: Option<&'a [u8]>,
-    host: Option<&'a [u8]>,
-    is_https: bool,
-    /// For its header fields.
-    request: Option<&'a Request<'a>>,
+/// What a client has said.
+enum Said<'a> {
+    Nothing,
+    Request(&'a Request<'a>, &'a Origin<'a>),
+    /// Method, target and version; those that are missing could not be parsed.
+    Refused([Option<&'a [u8]>; 3]),
+}
+
+impl<'a> Said<'a> {
+    fn method(&self) -> Option<&'a [u8]> {
+        match self {
+            Said::Request(request, _) => Some(request.method().as_bytes()),
+            Said::Refused([method, ..]) => *method,
+            Said::Nothing => None,
+        }
+    }
+
+    fn target(&self) -> Option<&'a [u8]> {
+        match self {
+            Said::Request(request, _) => Some(request.target().as_bytes()),
+            Said::Refused([_, target, _]) => *target,
+            Said::Nothing => None,
+        }
+    }
+
+    fn version(&self) -> Option<&'a [u8]> {
+        match self {
+            Said::Request(request, _) => Some(request.version().as_str().as_bytes()),
+            Said::Refused([.., version]) => *version,
+            Said::Nothing => None,
+        }
+    }
+
+    fn host(&self) -> Option<&'a [u8]> {
+        match self {
+            Said::Request(request, origin) => origin.host.map(str::as_bytes).or(request.own_host()),
+            _ => None,
+        }
+    }
+
+    fn is_https(&self) -> bool {
+        matches!(self, Said::Request(_, Origin { is_https: true, .. }))
+    }
 }
 
 /// The maximum length of a method and of a version in a line.
@@ -106,8 +139,8 @@ impl Formatter {
             worker: worker.to_string(),
             process: process.to_string(),
             second: 0,
-            local: Vec::new(),
-            iso: Vec::new(),
+            local: [0; 26],
+            iso: [0; 19],
         };
         formatter.set_room(room);
         formatter.refresh(0);
@@ -120,23 +153,16 @@ impl Formatter {
     }
 
     /// What all lines of this client begin with.
-    pub(super) fn prefix(&self, client: &str, peer: Option<IpAddr>) -> Vec<u8> {
+    pub(super) fn prefix(&self, client: &str, peer: Option<SocketAddr>) -> Vec<u8> {
         let (mut prefix, who) = (Begun::default(), Who { client, peer, prefix: b"" });
-        self.append(&self.plan.prefix, &mut prefix, who, &Said::default());
+        self.append(&self.plan.prefix, &mut prefix, &who, &Said::Nothing);
         prefix.text.as_slice().to_owned()
     }
 
     /// Begins the line of a request.
+    #[inline]
     pub(super) fn begin(&self, line: &mut Begun, who: Who<'_>, request: &Request<'_>, origin: &Origin<'_>) {
-        let said = Said {
-            method: Some(request.method().as_bytes()),
-            target: Some(request.target().as_bytes()),
-            version: Some(request.version().as_str().as_bytes()),
-            host: origin.host.map(str::as_bytes).or(request.own_host()),
-            is_https: origin.is_https,
-            request: Some(request),
-        };
-        self.append_all(line, who, &said);
+        self.lay_out(line, who, Said::Request(request, origin));
     }
 
     /// Begins the line of a request that is refused, from what has arrived of it.
@@ -144,55 +170,53 @@ impl Formatter {
         let start = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(head.len());
         let first = head[start..].split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
         let mut words = first.splitn(3, |byte| *byte == b' ').filter(|_| !first.is_empty());
-        let (method, target, version) = (words.next(), words.next(), words.next());
-        self.append_all(line, who, &Said { method, target, version, ..Said::default() });
+        self.lay_out(line, who, Said::Refused([words.next(), words.next(), words.next()]));
     }
 
-    fn append_all(&self, line: &mut Begun, who: Who<'_>, said: &Said<'_>) {
-        if !self.plan.prefix.is_empty() {
-            line.text.append(who.prefix);
-            line.ends.push(line.text.len());
-        }
-        self.append(&self.plan.early, line, who, said);
+    #[inline]
+    fn lay_out(&self, line: &mut Begun, who: Who<'_>, said: Said<'_>) {
+        line.text.append(who.prefix);
+        self.append(&self.plan.early, line, &who, &said);
+        line.marks.push(line.text.len());
     }
 
-    fn append(&self, steps: &[Step], line: &mut Begun, who: Who<'_>, said: &Said<'_>) {
-        let share = self.share;
+    fn append(&self, steps: &[Step], line: &mut Begun, who: &Who<'_>, said: &Said<'_>) {
         let text = &mut line.text;
         for step in steps {
-            let variable = match step {
-                Step::Text(short) => {
-                    text.append_short(short);
-                    continue;
+            text.append_short(&step.text);
+            match &step.value {
+                Value::Nothing => {}
+                Value::Hole(width) => {
+                    line.marks.push(text.len());
+                    text.leave(*width);
                 }
-                Step::Chunk => {
-                    line.ends.push(text.len());
-                    continue;
-                }
-                Step::Value(variable) => variable,
-            };
-            match variable {
-                Variable::Request => request_line(said, share, text),
-                Variable::Field(name) => {
-                    self.value(said.request.and_then(|request| request.header_bytes(name)), share, text);
-                }
-                other => self.append_other(other, text, who, said),
+                Value::Gap => line.marks.push(text.len()),
+                Value::Request => request_line(said, self.share, text),
+                Value::Field(name) => match said {
+                    Said::Request(request, _) => match request.header_bytes(name) {
+                        // Many requests have no Referer.
+                        None if !self.plan.is_json => text.push(b'-'),
+                        value => self.value(value, self.share, text),
+                    },
+                    _ => self.value(None, self.share, text),
+                },
+                Value::Of(other) => self.append_other(other, text, who, said),
             }
         }
     }
 
     #[inline(never)]
-    fn append_other(&self, variable: &Variable, text: &mut Buffer, who: Who<'_>, said: &Said<'_>) {
+    fn append_other(&self, variable: &Variable, text: &mut Buffer, who: &Who<'_>, said: &Said<'_>) {
         let share = self.share;
         match variable {
             Variable::Client => self.own_value(who.client, text),
-            Variable::Peer => self.own_value(&remote(who.peer), text),
+            Variable::Peer => self.own_value(&remote(who.peer.map(|peer| peer.ip())), text),
             Variable::User => self.value(None, WORD_MAX, text),
-            Variable::Method => self.value(said.method, WORD_MAX, text),
-            Variable::Target => self.value(said.target, share * TARGET_SHARE, text),
-            Variable::Version => self.value(said.version, WORD_MAX, text),
-            Variable::Scheme => self.own_value(if said.is_https { "https" } else { "http" }, text),
-            Variable::Host => self.value(said.host, share, text),
+            Variable::Method => self.value(said.method(), WORD_MAX, text),
+            Variable::Target => self.value(said.target(), share * TARGET_SHARE, text),
+            Variable::Version => self.value(said.version(), WORD_MAX, text),
+            Variable::Scheme => self.own_value(if said.is_https() { "https" } else { "http" }, text),
+            Variable::Host => self.value(said.host(), share, text),
             Variable::Worker => text.append(self.worker.as_bytes()),
             Variable::Process => text.append(self.process.as_bytes()),
             // Known at the end.
@@ -204,22 +228,23 @@ impl Formatter {
     fn share_of(&self, room: usize) -> usize {
         let (mut fixed, mut shares) = (0, 0);
         for step in self.plan.steps() {
-            match step {
-                Step::Text(text) => fixed += text.len(),
-                Step::Value(Variable::Client | Variable::Peer) => fixed += ADDRESS_MAX + AROUND,
-                Step::Value(Variable::Request) => {
+            fixed += step.text.len();
+            match &step.value {
+                Value::Of(Variable::Client | Variable::Peer) => fixed += ADDRESS_MAX + AROUND,
+                Value::Request => {
                     (fixed, shares) = (fixed + 2 * WORD_MAX + 4 * AROUND, shares + TARGET_SHARE);
                 }
-                Step::Value(Variable::Target) => (fixed, shares) = (fixed + AROUND, shares + TARGET_SHARE),
-                Step::Value(Variable::Host | Variable::Field(_)) => (fixed, shares) = (fixed + AROUND, shares + 1),
-                Step::Value(_) => fixed += LATE_MAX,
-                Step::Chunk => {}
+                Value::Of(Variable::Target) => (fixed, shares) = (fixed + AROUND, shares + TARGET_SHARE),
+                Value::Of(Variable::Host) | Value::Field(_) => (fixed, shares) = (fixed + AROUND, shares + 1),
+                Value::Of(_) | Value::Gap => fixed += LATE_MAX,
+                Value::Hole(width) => fixed += width,
+                Value::Nothing => {}
             }
         }
         room.saturating_sub(fixed) / shares.max(1)
     }
 
-    #[inline]
+    #[inline(never)]
     fn value(&self, value: Option<&[u8]>, room: usize, text: &mut Buffer) {
         match (value, self.plan.is_json) {
             (Some(value), false) => escape_text(value, room, text),
@@ -243,122 +268,109 @@ impl Formatter {
         text.push(b'"');
     }
 
-    /// How many chunks of text the beginning of a line has.
-    pub(super) fn chunks(&self) -> usize {
-        self.plan.chunks
+    /// How many marks a line has.
+    pub(super) fn marks(&self) -> usize {
+        self.plan.marks()
     }
 
-    /// The maximum length of a finished line: the one that begins with this chunk.
+    /// The maximum length of a finished line: the one whose first mark this is.
+    #[inline]
     pub(super) fn bound(&self, begun: &Begun, first: usize) -> usize {
-        begin_of(first + self.plan.chunks, &begun.ends) - begin_of(first, &begun.ends) + self.plan.late_max
+        let end = begun.marks.get(first + self.plan.late.len()).map_or(0, |end| *end);
+        end - begin_of(first, &begun.marks) + self.plan.late_max
     }
 
-    /// Appends the line that begins with chunk `first` and has at most `most` bytes, for a response that was complete
-    /// at this time, in milliseconds since 1970.
-    pub(super) fn finish(
-        &mut self,
-        (begun, first, most): (&Begun, usize, usize),
-        millis: u64,
-        outcome: Outcome,
-        out: &mut Buffer,
-    ) {
-        if millis / 1000 != self.second {
+    /// Appends the line whose first mark this is, for a response that was complete at this time, in milliseconds since
+    /// 1970.
+    pub(super) fn finish(&mut self, begun: &mut Begun, first: usize, millis: u64, outcome: Outcome, out: &mut Buffer) {
+        if millis.wrapping_sub(self.second) >= 1000 {
             self.refresh(millis / 1000);
         }
         let line = out.len();
-        out.append_with(most, |out| {
-            let mut start = begin_of(first, &begun.ends);
-            let mut ends = begun.ends[first..].iter();
-            for step in &self.plan.late {
-                match step {
-                    Step::Text(short) => out.append_short(short),
-                    Step::Value(variable) => self.append_late(variable, millis, outcome, out),
-                    Step::Chunk => {
-                        let end = ends.next().map_or(start, |end| *end);
-                        out.append(&begun.text.as_slice()[start..end]);
-                        start = end;
-                    }
+        let mut start = begin_of(first, &begun.marks);
+        let mut marks = begun.marks[first..].iter();
+        for (late, mark) in self.plan.late.iter().zip(&mut marks) {
+            match late {
+                Late::Local => begun.text.fill(*mark, &self.local),
+                Late::Status => match outcome.status {
+                    200 => begun.text.fill(*mark, b"200"),
+                    status => fill_status(status, *mark, &mut begun.text),
+                },
+                Late::Fill(variable) => self.fill_other(variable, millis, *mark, &mut begun.text),
+                Late::Bytes => {
+                    out.append(begun.text.part(start..*mark));
+                    append_number(outcome.bytes, out);
+                    start = *mark;
+                }
+                Late::Insert(variable) => {
+                    out.append(begun.text.part(start..*mark));
+                    insert_other(variable, millis, outcome, out);
+                    start = *mark;
                 }
             }
-        });
+        }
+        out.append(begun.text.part(start..marks.next().map_or(start, |end| *end)));
         debug_assert!(out.len() - line <= self.room && out.as_slice().ends_with(b"\n"), "a line fits");
     }
 
-    #[inline]
-    fn append_late(&self, variable: &Variable, millis: u64, outcome: Outcome, out: &mut Space<'_>) {
-        match variable {
-            Variable::TimeLocal => out.append(&self.local),
-            Variable::Status if outcome.status == 200 => out.append_short(&const { Short::of(b"200") }),
-            Variable::Bytes => out.append(itoa::Buffer::new().format(outcome.bytes).as_bytes()),
-            _ => self.append_other_late(variable, millis, outcome, out),
-        }
-    }
-
-    /// The rest. If this were inlined, each line would cost 200 more instructions, for divisions ahead of the loop.
+    /// If the rest were inlined, each line would cost a hundred more instructions, for divisions ahead of the loop.
     #[inline(never)]
-    fn append_other_late(&self, variable: &Variable, millis: u64, outcome: Outcome, out: &mut Space<'_>) {
-        let mut number = itoa::Buffer::new();
+    fn fill_other(&self, variable: &Variable, millis: u64, hole: usize, text: &mut Buffer) {
+        text.fill(hole, &self.iso);
+        let after = hole + self.iso.len();
         match variable {
-            Variable::Status => out.append(number.format(outcome.status).as_bytes()),
-            Variable::TimeIso => {
-                out.append(&self.iso);
-                out.append(b"+00:00");
+            Variable::TimeIso => text.fill(after, b"+00:00"),
+            _ => {
+                let millis = (millis % 1000) as u16;
+                let digits = [millis / 100, millis / 10, millis].map(digit);
+                text.fill(after, &[b'.', digits[0], digits[1], digits[2], b'Z']);
             }
-            Variable::TimeMillis => {
-                out.append(&self.iso);
-                append_fraction(millis % 1000, 3, out);
-                out.append(b"Z");
-            }
-            Variable::Millis => {
-                out.append(number.format(millis / 1000).as_bytes());
-                append_fraction(millis % 1000, 3, out);
-            }
-            Variable::Micros => out.append(number.format(outcome.micros).as_bytes()),
-            Variable::Seconds => {
-                out.append(number.format(outcome.micros / 1_000_000).as_bytes());
-                append_fraction(outcome.micros / 1000 % 1000, 3, out);
-            }
-            Variable::Exact => {
-                out.append(number.format(outcome.micros / 1_000_000).as_bytes());
-                append_fraction(outcome.micros % 1_000_000, 6, out);
-            }
-            // Known earlier.
-            _ => {}
         }
     }
 
     /// Formats the date for a second since 1970, in UTC.
     fn refresh(&mut self, second: u64) {
-        self.second = second;
+        self.second = second.saturating_mul(1000);
         // The end of the year 9999, since the formats have four digits for the year.
         let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(253_402_300_799)));
         // IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT.
         let text = date.to_string();
         let (day, month, year, time) = (&text[5..7], &text[8..11], &text[12..16], &text[17..25]);
         let number = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
-        self.local = format!("{day}/{month}/{year}:{time} +0000").into_bytes();
-        self.iso = format!("{year}-{number:02}-{day}T{time}").into_bytes();
+        self.local.copy_from_slice(format!("{day}/{month}/{year}:{time} +0000").as_bytes());
+        self.iso.copy_from_slice(format!("{year}-{number:02}-{day}T{time}").as_bytes());
     }
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Where this chunk begins: at the end of the one before it.
-fn begin_of(chunk: usize, ends: &[usize]) -> usize {
-    chunk.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| *end)
+/// Where the line begins whose first mark this is: at the end of the one before it.
+#[inline]
+fn begin_of(first: usize, marks: &[usize]) -> usize {
+    first.checked_sub(1).and_then(|before| marks.get(before)).map_or(0, |end| *end)
+}
+
+#[inline(never)]
+fn fill_status(status: u16, hole: usize, text: &mut Buffer) {
+    text.fill(hole, &[status / 100, status / 10, status].map(digit));
+}
+
+#[inline]
+fn digit(value: u16) -> u8 {
+    b'0' + (value % 10) as u8
 }
 
 fn request_line(said: &Said<'_>, share: usize, text: &mut Buffer) {
-    match said.request {
+    match said {
         // What nearly all are. The parser has accepted the method and the version, so they need no escaping.
-        Some(request) if request.method() == "GET" && request.version() == Version::Http11 => {
+        Said::Request(request, _) if request.method() == "GET" && request.version() == Version::Http11 => {
             text.append_short(&const { Short::of(b"GET ") });
             escape_text(request.target().as_bytes(), share * TARGET_SHARE, text);
             text.append_short(&const { Short::of(b" HTTP/1.1") });
         }
         _ => {
-            escape_text(said.method.unwrap_or(b"-"), WORD_MAX, text);
-            for (word, room) in [(said.target, share * TARGET_SHARE), (said.version, WORD_MAX)] {
+            escape_text(said.method().unwrap_or(b"-"), WORD_MAX, text);
+            for (word, room) in [(said.target(), share * TARGET_SHARE), (said.version(), WORD_MAX)] {
                 if let Some(word) = word {
                     text.push(b' ');
                     escape_text(word, room, text);
@@ -368,10 +380,42 @@ fn request_line(said: &Said<'_>, share: usize, text: &mut Buffer) {
     }
 }
 
+/// Appends a number. Most have few digits.
+#[inline]
+fn append_number(number: u64, out: &mut Buffer) {
+    match number {
+        0..10 => out.push(digit(number as u16)),
+        10..100 => out.append(&[number / 10, number % 10].map(|value| digit(value as u16))),
+        _ => out.append(itoa::Buffer::new().format(number).as_bytes()),
+    }
+}
+
+/// Appends a time whose length varies.
+#[inline(never)]
+fn insert_other(variable: &Variable, millis: u64, outcome: Outcome, out: &mut Buffer) {
+    match variable {
+        Variable::Millis => {
+            append_number(millis / 1000, out);
+            append_fraction(millis % 1000, 3, out);
+        }
+        Variable::Micros => append_number(outcome.micros, out),
+        Variable::Seconds => {
+            append_number(outcome.micros / 1_000_000, out);
+            append_fraction(outcome.micros / 1000 % 1000, 3, out);
+        }
+        Variable::Exact => {
+            append_number(outcome.micros / 1_000_000, out);
+            append_fraction(outcome.micros % 1_000_000, 6, out);
+        }
+        // Of a fixed length, or known earlier.
+        _ => {}
+    }
+}
+
 /// Appends a point and this number of digits.
-fn append_fraction(value: u64, digits: u32, out: &mut Space<'_>) {
-    out.append(b".");
-    (0..digits).rev().for_each(|place| out.append(&[b'0' + (value / 10_u64.pow(place) % 10) as u8]));
+fn append_fraction(value: u64, digits: u32, out: &mut Buffer) {
+    out.push(b'.');
+    (0..digits).rev().for_each(|place| out.push(digit((value / 10_u64.pow(place) % 10) as u16)));
 }
 
 #[cfg(test)]

@@ -25,8 +25,7 @@ pub fn line(head: &[u8]) {
             _ => formatter.begin_refused(&mut line, who, head),
         }
         let (mut out, millis) = (Buffer::default(), head.len() as u64 * 1_000_000_007);
-        let most = formatter.bound(&line, 0);
-        formatter.finish((&line, 0, most), millis, Outcome { status: 200, bytes: 13, micros: u64::MAX }, &mut out);
+        formatter.finish(&mut line, 0, millis, Outcome { status: 200, bytes: 13, micros: u64::MAX }, &mut out);
         assert!(out.len() <= formatter.bound(&line, 0) && out.len() <= Formatter::ROOM_MIN, "{}", out.len());
         let text = String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8");
         let content = text.strip_suffix('\n').expect("it ends");

@@ -139,7 +139,7 @@ impl AccessLog {
         if track.client != Some(client) {
             track.client = Some(client);
             track.remote = remote(client);
-            track.prefix = self.formatter.prefix(&track.remote, track.peer.map(|peer| peer.ip()));
+            track.prefix = self.formatter.prefix(&track.remote, track.peer);
         }
     }
 
@@ -190,18 +190,16 @@ impl AccessLog {
 
     /// Writes the next line of a draft.
     fn write(&mut self, draft: &mut Draft, entry: Entry, sent: u64, micros: u64) {
-        let now = Time::from_millis(micros / 1000);
         let bytes = sent.min(entry.end).saturating_sub(entry.body);
         let outcome = Outcome { status: entry.status, bytes, micros: micros.saturating_sub(entry.began) };
         if micros >= self.compare_at {
             self.compare_clocks(micros);
         }
-        let millis = self.epoch + now.as_millis();
-        let first = draft.written * self.formatter.chunks();
+        let now = Time::from_millis(micros / 1000);
+        let first = draft.written * self.formatter.marks();
         draft.written += 1;
-        let most = self.formatter.bound(&draft.begun, first);
-        let buffer = self.sink.room_for(most, now);
-        self.formatter.finish((&draft.begun, first, most), millis, outcome, buffer);
+        let buffer = self.sink.room_for(self.formatter.bound(&draft.begun, first), now);
+        self.formatter.finish(&mut draft.begun, first, self.epoch + now.as_millis(), outcome, buffer);
         self.sink.added();
     }
 
@@ -249,7 +247,7 @@ fn draft<'d>(draft: &'d mut Option<Box<Draft>>, spare: &mut Drafts) -> &'d mut D
 
 #[inline]
 fn who<'a>(client: &'a str, prefix: &'a [u8], peer: Option<SocketAddr>) -> Who<'a> {
-    Who { client, peer: peer.map(|peer| peer.ip()), prefix }
+    Who { client, peer, prefix }
 }
 
 impl Track {

@@ -1,4 +1,8 @@
 //! PURE. What to append when: the parts of a line, in the order in which they become known.
+//!
+//! A line is laid out when its request is known. A value that comes later, and always has the same length, leaves a hole
+//! that is filled at the end; one whose length varies is inserted when the line is copied. So most lines are finished
+//! with two copies.
 #![forbid(unsafe_code)]
 
 use super::buffer::{Short, SHORT_MAX};
@@ -7,28 +11,53 @@ use crate::shared::config::{AccessLogFormat, LogPart as Part, LogVariable as Var
 /// How the lines of a format are made.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// What all lines of a client begin with: the first chunk, if there is something.
+    /// What all lines of a client begin with.
     pub(super) prefix: Vec<Step>,
-    /// What is known from a request. Each further chunk ends with [`Step::Chunk`].
+    /// The rest of a line, as it is laid out when the request is known.
     pub(super) early: Vec<Step>,
-    pub(super) chunks: usize,
-    /// The rest of the line, in which each [`Step::Chunk`] stands for the next chunk.
-    pub(super) late: Vec<Step>,
-    /// The maximum length of all in `late` but the chunks.
+    /// What is missing in it, in the order of the places that [`Step`]s have marked.
+    pub(super) late: Vec<Late>,
+    /// The maximum length of all that is inserted.
     pub(super) late_max: usize,
     /// Whether values are JSON.
     pub(super) is_json: bool,
 }
 
-/// A piece of a line.
+/// A short text, and what comes after it.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
-    Text(Short),
-    Value(Variable),
-    Chunk,
+pub(super) struct Step {
+    pub(super) text: Short,
+    pub(super) value: Value,
 }
 
-/// The maximum length of each value that is known at the end of a response.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Nothing,
+    /// The request line.
+    Request,
+    /// The value of a header field.
+    Field(String),
+    /// Something else that is known from the request.
+    Of(Variable),
+    /// Known at the end, and this many bytes long. Its place is marked.
+    Hole(usize),
+    /// Known at the end. Its place is marked.
+    Gap,
+}
+
+/// A value that is known at the end. Those that most lines have are told apart in one step.
+#[derive(Clone, Debug)]
+pub(super) enum Late {
+    Local,
+    Status,
+    /// Another one that fills a hole.
+    Fill(Variable),
+    Bytes,
+    /// Another one that is inserted.
+    Insert(Variable),
+}
+
+/// The maximum length of each value that is inserted.
 pub(super) const LATE_MAX: usize = 40;
 
 impl Plan {
@@ -40,70 +69,74 @@ impl Plan {
 
     fn new(parts: Vec<Part>, is_json: bool) -> Plan {
         let mut parts = parts.into_iter().peekable();
-        let mut prefix = Vec::new();
+        let (mut prefix, mut early, mut late) = (Steps::default(), Steps::default(), Vec::new());
         while let Some(part) = parts.next_if(is_of_connection) {
-            push(part, &mut prefix);
+            prefix.push(part);
         }
-        let (mut early, mut late, mut chunks) = (Vec::new(), Vec::new(), 0);
-        match prefix.iter().any(|step| matches!(step, Step::Value(_))) {
-            true => (late, chunks) = (vec![Step::Chunk], 1),
-            false => late.append(&mut prefix),
-        }
-        // Text between two values of a request belongs to their chunk.
-        let (mut text, mut is_in_chunk) = (Vec::new(), false);
         for part in parts {
-            match &part {
-                Part::Text(_) => push(part, &mut text),
-                Part::Variable(variable) if is_late(variable) => {
-                    if std::mem::take(&mut is_in_chunk) {
-                        early.push(Step::Chunk);
-                    }
-                    late.append(&mut text);
-                    push(part, &mut late);
+            match part {
+                Part::Variable(variable) if is_late(&variable) => {
+                    let width = width(&variable);
+                    early.end_with(width.map_or(Value::Gap, Value::Hole));
+                    late.push(match variable {
+                        Variable::TimeLocal => Late::Local,
+                        Variable::Status => Late::Status,
+                        Variable::Bytes => Late::Bytes,
+                        variable if width.is_some() => Late::Fill(variable),
+                        variable => Late::Insert(variable),
+                    });
                 }
-                Part::Variable(_) => {
-                    match is_in_chunk {
-                        true => early.append(&mut text),
-                        false => {
-                            late.append(&mut text);
-                            late.push(Step::Chunk);
-                            (is_in_chunk, chunks) = (true, chunks + 1);
-                        }
-                    }
-                    push(part, &mut early);
-                }
+                part => early.push(part),
             }
         }
-        if is_in_chunk {
-            early.push(Step::Chunk);
-        }
-        late.append(&mut text);
-        late.push(Step::Text(Short::of(b"\n")));
-        let late_max = late.iter().map(Step::late_max).sum();
-        Plan { prefix, early, chunks, late, late_max, is_json }
+        early.text.push(b'\n');
+        let inserted = late.iter().filter(|late| matches!(late, Late::Bytes | Late::Insert(_))).count();
+        Plan { prefix: prefix.done(), early: early.done(), late, late_max: inserted * LATE_MAX, is_json }
     }
 
-    /// The steps of a line, in no certain order.
+    /// How many places of a line are marked: those of [`late`](Plan::late), and its end.
+    pub(super) fn marks(&self) -> usize {
+        self.late.len() + 1
+    }
+
+    /// The steps of a line.
     pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
-        self.prefix.iter().chain(&self.early).chain(&self.late)
+        self.prefix.iter().chain(&self.early)
     }
 }
 
-impl Step {
-    fn late_max(&self) -> usize {
-        match self {
-            Step::Text(text) => text.len(),
-            Step::Value(_) => LATE_MAX,
-            Step::Chunk => 0,
+/// Steps, and the text that the next one begins with.
+#[derive(Default)]
+struct Steps {
+    steps: Vec<Step>,
+    text: Vec<u8>,
+}
+
+impl Steps {
+    fn push(&mut self, part: Part) {
+        match part {
+            Part::Text(text) => self.text.extend_from_slice(text.as_bytes()),
+            Part::Variable(Variable::Request) => self.end_with(Value::Request),
+            Part::Variable(Variable::Field(name)) => self.end_with(Value::Field(name)),
+            Part::Variable(variable) => self.end_with(Value::Of(variable)),
         }
     }
-}
 
-/// Appends the steps of a part: one for a variable, and as many as needed for a text.
-fn push(part: Part, steps: &mut Vec<Step>) {
-    match part {
-        Part::Text(text) => steps.extend(text.as_bytes().chunks(SHORT_MAX).map(|text| Step::Text(Short::of(text)))),
-        Part::Variable(variable) => steps.push(Step::Value(variable)),
+    fn end_with(&mut self, value: Value) {
+        let mut text = &self.text[..];
+        while let Some((first, rest)) = text.split_at_checked(SHORT_MAX).filter(|(_, rest)| !rest.is_empty()) {
+            self.steps.push(Step { text: Short::of(first), value: Value::Nothing });
+            text = rest;
+        }
+        self.steps.push(Step { text: Short::of(text), value });
+        self.text.clear();
+    }
+
+    fn done(mut self) -> Vec<Step> {
+        if !self.text.is_empty() {
+            self.end_with(Value::Nothing);
+        }
+        self.steps
     }
 }
 
@@ -132,6 +165,17 @@ fn is_late(variable: &Variable) -> bool {
             | Variable::Micros
             | Variable::Exact
     )
+}
+
+/// The length of a value that is known at the end, if it is always the same.
+fn width(variable: &Variable) -> Option<usize> {
+    match variable {
+        Variable::TimeLocal => Some(b"21/Nov/2026:09:44:05 +0000".len()),
+        Variable::TimeIso => Some(b"2026-11-21T09:44:05+00:00".len()),
+        Variable::TimeMillis => Some(b"2026-11-21T09:44:05.067Z".len()),
+        Variable::Status => Some(b"200".len()),
+        _ => None,
+    }
 }
 
 /// The template of a JSON object on each line.
@@ -172,21 +216,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_together_is_appended_together() {
-        let plan = Plan::of(&AccessLogFormat::Combined);
+    fn a_line_is_laid_out_with_what_is_known_and_little_is_inserted() {
         let shape = |steps: &[Step]| -> String {
-            steps
-                .iter()
-                .map(|step| match step {
-                    Step::Text(_) => 't',
-                    Step::Value(_) => 'v',
-                    Step::Chunk => '.',
-                })
-                .collect()
+            let kind = |value: &Value| match value {
+                Value::Nothing => ' ',
+                Value::Request | Value::Field(_) | Value::Of(_) => 'v',
+                Value::Hole(_) => '_',
+                Value::Gap => '.',
+            };
+            steps.iter().map(|step| kind(&step.value)).collect()
         };
-        assert_eq!([&plan.prefix, &plan.early, &plan.late].map(|steps| shape(steps)), ["vt", "v.vtv.", ".vt.tvtvt.tt"]);
+        let plan = Plan::of(&AccessLogFormat::Combined);
+        assert_eq!([&plan.prefix, &plan.early].map(|steps| shape(steps)), ["v ", "_v_.vv "]);
+        assert!(matches!(plan.late[..], [Late::Local, Late::Status, Late::Bytes]));
         let json = Plan::of(&AccessLogFormat::Json);
-        assert!(json.is_json && json.chunks == 2);
-        assert_eq!(json.early.iter().filter(|step| matches!(step, Step::Chunk)).count(), 2);
+        assert!(json.is_json && json.marks() == 5);
     }
 }

@@ -17,7 +17,7 @@ fn formatter(format: AccessLogFormat, room: usize) -> Formatter {
 fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
     let mut line = Begun::default();
     let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-    let peer = Some([10, 0, 0, 1].into());
+    let peer = Some(([10, 0, 0, 1], 4711).into());
     let prefix = formatter.prefix("192.0.2.7", peer);
     let who = Who { client: "192.0.2.7", peer, prefix: &prefix };
     match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
@@ -26,8 +26,7 @@ fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
         other => panic!("{other:?}"),
     }
     let mut out = Buffer::default();
-    let most = formatter.bound(&line, 0);
-    formatter.finish((&line, 0, most), NOW, outcome, &mut out);
+    formatter.finish(&mut line, 0, NOW, outcome, &mut out);
     assert!(out.len() <= formatter.bound(&line, 0), "{} {}", out.len(), formatter.bound(&line, 0));
     assert!(out.len() <= formatter.room, "{} {}", out.len(), formatter.room);
     String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8")

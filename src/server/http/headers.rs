@@ -45,10 +45,13 @@ impl<'a> Headers<'a> {
                 Some(field.value)
             }
             Source::Known { text, places } => {
-                let mut places = places.as_slice().iter();
-                let (_, value) = places
-                    .find(|(field, _)| field.len() == name.len() && text[field.clone()].eq_ignore_ascii_case(name))?;
-                Some(&text.as_bytes()[value.clone()])
+                // As bytes: to slice text takes a check that no character is cut.
+                let text = text.as_bytes();
+                let is_named = |field: &Range<usize>| {
+                    field.len() == name.len() && text[field.clone()].eq_ignore_ascii_case(name.as_bytes())
+                };
+                let (_, value) = places.as_slice().iter().find(|(field, _)| is_named(field))?;
+                Some(&text[value.clone()])
             }
         }
     }
