@@ -36,16 +36,13 @@ where
 {
     /// Whether there is room for a connection, also if this many more than usual may be open.
     pub(super) fn has_room(&self, excess: usize) -> bool {
-        let max = match self.connections.cx.station.config.capacity.max_connections {
-            0 => INDEX_MAX,
-            max => max.saturating_add(excess).min(INDEX_MAX),
-        };
-        self.connections.count() < max
+        self.connections.count() < self.connections.most.saturating_add(excess).min(INDEX_MAX)
     }
 
     /// Accepts connections, as far as limits and descriptors allow.
     pub(super) fn accept(&mut self) {
-        if self.admission.is_quiet() && self.has_room(0) {
+        // Whoever adds a connection elsewhere ends the quiet, so that it is not counted at each turn.
+        if self.admission.is_quiet() {
             return;
         }
         let closed = self.connections.table.closed();
@@ -275,6 +272,7 @@ where
             let cx = &self.connections.cx;
             let connection = Connection::new(client, Peer::from(Some(peer)), cx.station.config, cx.clock.running);
             self.connections.add(connection, &mut self.passing);
+            self.admission.wake();
         }
     }
 }

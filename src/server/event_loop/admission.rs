@@ -51,7 +51,7 @@ impl Admission {
         self.is_quiet = is_quiet;
     }
 
-    /// A queue may hold connections.
+    /// A queue may hold connections, or one has come that was in no queue.
     #[inline]
     pub(super) fn wake(&mut self) {
         self.is_quiet = false;

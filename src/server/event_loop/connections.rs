@@ -11,7 +11,7 @@ use crate::server::access_log::AccessLog;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::context::Context;
-use crate::server::deadlines::Deadlines;
+use crate::server::deadlines::{Deadlines, INDEX_MAX};
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
 use crate::sys::clock;
@@ -24,6 +24,8 @@ pub(super) struct Connections<'w, H> {
     /// The poll with which their sockets are registered.
     pub(super) poll: Poll,
     pub(super) table: Table,
+    /// How many there may be at most.
+    pub(super) most: usize,
     pub(super) upgrades: Upgrades,
     pub(super) deadlines: Deadlines,
     /// Those that have more to do in the next turn.
@@ -38,8 +40,13 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll) -> Connections<'w, H> {
+        let most = match cx.station.config.capacity.max_connections {
+            0 => INDEX_MAX,
+            most => most.min(INDEX_MAX),
+        };
         Connections {
             cx,
+            most,
             handler,
             poll,
             table: Table::default(),

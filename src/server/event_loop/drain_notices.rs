@@ -37,7 +37,15 @@ impl DrainNotices {
     }
 
     /// Notifies those whose time has come.
+    #[inline]
     pub(super) fn tell(&mut self, table: &mut Table, now: Time) {
+        if !self.0.is_empty() {
+            self.tell_some(table, now);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_some(&mut self, table: &mut Table, now: Time) {
         while let Some(recipient) = self.pop_due(now) {
             match recipient {
                 Recipient::Answer(place) => {

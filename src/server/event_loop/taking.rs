@@ -174,6 +174,7 @@ where
         }
         cx.stats.row.count_taken();
         self.connections.admit(connection, &mut self.passing);
+        self.admission.wake();
     }
 }
 

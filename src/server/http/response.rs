@@ -40,6 +40,12 @@ impl ResponseHead {
         ResponseHead { status: 200, content_type: Some(content_type), fields: Vec::new(), close: false }
     }
 
+    /// Whether dropping it would free memory.
+    #[inline]
+    pub(crate) fn owns_memory(&self) -> bool {
+        self.fields.capacity() > 0 || matches!(self.content_type, Some(Cow::Owned(_)))
+    }
+
     /// Whether both render to the same bytes. `close` is not part of the head, but of the connection.
     #[inline]
     pub(super) fn renders_as(&self, other: &ResponseHead) -> bool {

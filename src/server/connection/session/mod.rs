@@ -5,6 +5,8 @@ mod receiving;
 mod record;
 mod respond;
 
+use std::borrow::Cow;
+use std::mem;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -165,6 +167,10 @@ impl Session {
                     // The case of nearly all responses. By reference, since each move of one costs as much as a field.
                     Ok(Response { head, body: Body::Bytes(bytes) }) if bytes.len() as u64 <= COPY_MAX => {
                         self.start_at_once(head, bytes, cx);
+                        if matches!(bytes, Cow::Borrowed(_)) && !head.owns_memory() {
+                            // To find out once more which of the many kinds it is would cost forty instructions.
+                            mem::forget(answered);
+                        }
                     }
                     _ => {
                         let response = guard::unless_panicked(answered, request, &cx.station);
