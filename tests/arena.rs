@@ -1,5 +1,5 @@
-//! The entry for HttpArena passes what that benchmark asks before it measures: each profile's answers, with numbers that
-//! nobody can know in advance, in requests that arrive in pieces, and files that change while they are served.
+//! The entry for HttpArena passes what that benchmark asks before it measures: each profile's answers, with numbers
+//! that nobody can know in advance, in requests that arrive in pieces, and files that change while they are served.
 
 mod support;
 

@@ -1,8 +1,8 @@
 //! PURE. What to append when: the parts of a line, in the order in which they become known.
 //!
-//! A line is laid out when its request is known. A value that comes later, and always has the same length, leaves a hole
-//! that is filled at the end; one whose length varies is inserted when the line is copied. So most lines are finished
-//! with two copies.
+//! A line is laid out when its request is known. A value that comes later, and always has the same length, leaves a
+//! hole that is filled at the end; one whose length varies is inserted when the line is copied. So most lines are
+//! finished with two copies.
 #![forbid(unsafe_code)]
 
 use super::buffer::{Short, SHORT_MAX};
