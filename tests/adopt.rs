@@ -294,15 +294,16 @@ fn where_a_program_listens_that_is_never_ready_is_in_the_last_line() {
 }
 
 #[test]
-fn what_a_program_answers_that_is_never_ready_is_in_the_last_line() {
+fn what_a_program_answers_that_is_never_ready_is_told() {
     let Some(path) = server() else { return };
     let options = ["--ready", "http:/health", "--boot-timeout", "8s"];
     let mut server = Server::spawn(exec(&options, &format!("exec {path} sick $PORT")));
     let (status, log) = server.finish();
-    let last = log.last().expect("a line");
     assert_eq!(status.code(), Some(1), "{log:?}");
-    assert!(last.contains("no worker could start: "), "{log:?}");
-    assert!(last.ends_with("killed: not ready 8s after its start; GET /health was answered with 503 (boot-timeout)"));
+    assert!(log.last().is_some_and(|last| last.contains("no worker could start: ")), "{log:?}");
+    // The last line is about the one that was killed last, and on a slow machine that one may not have answered.
+    let answer = "killed: not ready 8s after its start; GET /health was answered with 503 (boot-timeout)";
+    assert!(log.iter().any(|line| line.ends_with(answer)), "{log:?}");
 }
 
 #[test]

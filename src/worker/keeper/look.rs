@@ -1,11 +1,14 @@
 //! Checks whether a process of the program waits for connections on one of the pool's sockets.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, IoSliceMut};
+use std::collections::HashSet;
+use std::fs;
+use std::io::{ErrorKind, IoSliceMut};
+use std::net::SocketAddr;
 
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
+use super::accepted;
 use super::plan::Observation;
 use super::procfs::{self, OpenFile, PoolSocket, WaitingCall, LIST_MAX};
 use super::tree;
@@ -22,16 +25,12 @@ pub(super) fn look(sockets: &[PoolSocket]) -> Observation {
     best
 }
 
-/// Whether a process has a connection open that has come to one of these ports. A program that works off a queue which
-/// never ends accepts without waiting.
-pub(super) fn has_accepted(ports: &[u16]) -> bool {
-    let sockets: Vec<u64> = tree::descendants().into_iter().flat_map(sockets_of).collect();
-    let is_accepted = |line: &str| {
-        procfs::connection(line).is_some_and(|(port, inode)| ports.contains(&port) && sockets.contains(&inode))
-    };
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
-    !sockets.is_empty()
-        && tables.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok)).any(|it| is_accepted(&it))
+/// Whether a process has a connection open that has come to one of these addresses. A program that works off a queue
+/// which never ends accepts without waiting. `is_over` says that the keeper has something else to do.
+pub(super) fn has_accepted(listeners: &[SocketAddr], is_over: impl Fn() -> bool) -> bool {
+    let sockets: HashSet<u64> = tree::descendants().into_iter().flat_map(sockets_of).collect();
+    let is_one = |inode| sockets.contains(&inode);
+    !sockets.is_empty() && listeners.iter().any(|it| accepted::any(*it, is_one, &is_over).unwrap_or(false))
 }
 
 fn sockets_of(pid: i32) -> impl Iterator<Item = u64> {

@@ -9,8 +9,8 @@
 //!
 //! - `plan.rs` (PURE): what happens to the program and to the processes that it has started
 //! - `look.rs`: whether one of them waits for connections; `procfs.rs` (PURE): the same by the contents of /proc
-//! - `probe.rs`: asks the program by HTTP whether it is ready; `accepted.rs`: which socket has accepted the probe's
-//!   connection
+//! - `probe.rs`: asks the program by HTTP whether it is ready
+//! - `accepted.rs`: which sockets have accepted connections: that of the probe, or any
 //! - `tree.rs`: the list of these processes
 //! - `output.rs`: their output, line by line with a prefix
 //! - `adopt/`: the pool's sockets for programs that bind its addresses
@@ -383,11 +383,19 @@ impl Keeper<'_> {
 
     fn observe(&self) -> Observation {
         let queues = || self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-        let ports = || self.sockets.iter().filter_map(|it| Some(address(it.as_fd())?.port())).collect::<Vec<_>>();
+        let listeners = || self.sockets.iter().filter_map(|it| address(it.as_fd())).collect::<Vec<_>>();
+        let has_accepted = || look::has_accepted(&listeners(), || self.is_asked());
         match look::look(&self.sought()) {
-            Observation::Holds if is_any_readable(queues()) && look::has_accepted(&ports()) => Observation::WaitingCall,
+            Observation::Holds if is_any_readable(queues()) && has_accepted() => Observation::WaitingCall,
             observation => observation,
         }
+    }
+
+    /// Whether the parent or somebody else wants something, so that nothing else may take long.
+    fn is_asked(&self) -> bool {
+        let lifeline = self.worker.lifeline();
+        let sources = [lifeline.orders_source().as_fd(), lifeline.stream().as_fd(), self.signals.as_fd()];
+        is_any_readable(sources.map(|source| PollFd::new(source, PollFlags::POLLIN)).into())
     }
 
     /// Handles the requests of the parent and of others.

@@ -88,17 +88,6 @@ impl PoolSocket {
     }
 }
 
-/// The local port and the inode of an open connection, by a line of `/proc/net/tcp` or `tcp6`; `None` for other
-/// sockets.
-pub(super) fn connection(line: &str) -> Option<(u16, u64)> {
-    let mut words = line.split_ascii_whitespace().skip(1);
-    let (_, port) = words.next()?.rsplit_once(':')?;
-    let state = words.nth(1)?;
-    let inode = words.nth(5)?.parse().ok()?;
-    // Established, or closed by the peer.
-    matches!(state, "01" | "08").then_some((u16::from_str_radix(port, 16).ok()?, inode))
-}
-
 /// What a descriptor is, by its link in `/proc/PID/fd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenFile {
@@ -164,18 +153,6 @@ mod tests {
         let bound = PoolSocket { inode: 7, unused: Some(3) };
         assert!(used.is_held_at((3, 7)) && !used.is_held_at((3, 8)));
         assert!(bound.is_held_at((18, 7)) && !bound.is_held_at((3, 7)) && !bound.is_held_at((18, 8)));
-    }
-
-    #[test]
-    fn a_table_lists_connections() {
-        let line = |state: &str| {
-            let addresses = "0100007F:1F40 0100007F:C2A6";
-            format!("   1: {addresses} {state} 00000000:00000000 00:00000000 00000000     0        0 77 1 0\n")
-        };
-        assert_eq!(["01", "08"].map(|state| connection(&line(state))), [Some((8000, 77)); 2]);
-        for other in [&line("0A"), "", "  sl  local_address rem_address   st tx_queue", "1: 1 1 01 1 1 1 1 1 x"] {
-            assert_eq!(connection(other), None, "{other}");
-        }
     }
 
     #[test]

@@ -45,10 +45,13 @@ pub(super) fn of_a_keeper(caller: Caller) -> Vec<(u32, Verdict)> {
     ]);
     #[cfg(target_arch = "x86_64")]
     calls.push(entry(libc::SYS_open, reads(1)));
+    // Who has accepted a connection.
+    let mut sockets = vec![vec![one_of(0, &[libc::AF_NETLINK]), one_of(2, &[libc::NETLINK_SOCK_DIAG])]];
     if caller.asks {
-        let kinds = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-        calls.extend([entry(libc::SYS_socket, only(0, &kinds)), entry(libc::SYS_connect, Allow)]);
+        sockets.push(vec![one_of(0, &[libc::AF_INET, libc::AF_INET6])]);
+        calls.push(entry(libc::SYS_connect, Allow));
     }
+    calls.push(entry(libc::SYS_socket, AllowIf(sockets)));
     calls
 }
 
@@ -190,9 +193,12 @@ mod tests {
     #[test]
     fn only_a_probe_connects() {
         let asking = Caller { asks: true, ..KEEPER };
-        for (domain, expected) in [(libc::AF_INET, true), (libc::AF_NETLINK, true), (libc::AF_UNIX, false)] {
+        for (domain, expected) in [(libc::AF_INET, true), (libc::AF_NETLINK, false), (libc::AF_UNIX, false)] {
             assert_eq!(may(asking, libc::SYS_socket, [domain, 1, 0]), expected, "{domain}");
             assert!(!may(KEEPER, libc::SYS_socket, [domain, 1, 0]), "{domain}");
+        }
+        for caller in [asking, KEEPER] {
+            assert!(may(caller, libc::SYS_socket, [libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_SOCK_DIAG]));
         }
         assert!(may(asking, libc::SYS_connect, [3, 0, 0]) && !may(KEEPER, libc::SYS_connect, [3, 0, 0]));
     }
