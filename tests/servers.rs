@@ -83,6 +83,13 @@ fn a_rolling_restart_loses_nothing(name: &str, options: &[&str]) {
     assert!(report["total"] > 0, "{report:?}");
     assert_eq!((report["lost"], report["local"]), (0, 0), "{report:?}");
     let is_before = |key: &str| before.iter().any(|worker| key == format!("worker.{worker}"));
+    if cfg!(feature = "hyper") && options == ["--keep-alive"] && ["axum", "tower"].contains(&name) {
+        // None was closed, so the same connections were answered before and after.
+        assert_eq!(report["connections"], CONNECTIONS, "{report:?}");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+        return;
+    }
     let answered: Vec<bool> =
         report.keys().filter(|key| key.starts_with("worker.")).map(|key| is_before(key)).collect();
     assert!(answered.contains(&true) && answered.contains(&false), "the load came before, or after: {report:?}");
@@ -150,6 +157,9 @@ fn a_crashed_worker_is_replaced(name: &str) {
     assert_ne!(answer.worker(), worker);
 }
 
+/// How many connections it has at a time.
+const CONNECTIONS: u64 = 16;
+
 /// The load client, until it is told to stop.
 struct Load(Child);
 
@@ -157,7 +167,15 @@ impl Load {
     fn start(server: &mut Server, options: &[&str]) -> Load {
         let mut command = example("load");
         let address = format!("127.0.0.1:{}", server.port());
-        command.args([&address, "--path", "/", "--connections", "16", "--until-eof", "--by-worker"]);
+        command.args([
+            &address,
+            "--path",
+            "/",
+            "--connections",
+            &CONNECTIONS.to_string(),
+            "--until-eof",
+            "--by-worker",
+        ]);
         let load = command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         Load(load.expect("it is built"))
     }

@@ -19,7 +19,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
-use support::{example, until, Server};
+use support::{example, is_gone, until, Server};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -287,4 +287,58 @@ fn a_worker_takes_as_many_connections_as_it_may() {
     assert_eq!(first.get("/").status, 200);
     drop(second);
     assert_eq!(third.answer().status, 200);
+}
+
+/// Some have had a request, and some have sent a part of the next one, or of the first one, which might be of HTTP/2.
+#[test]
+fn kept_connections_outlive_their_worker() {
+    let mut server = towered(&[("FORKPOOL_WORKERS", "2")]);
+    let mut kept: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let request = "PRI / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for _ in 0..3 {
+        let old = server.workers();
+        let mut begun = Vec::new();
+        for sent in [0, 1, 2, 20] {
+            let mut new = server.connect();
+            new.send(&request[..sent]);
+            begun.push((sent, new));
+        }
+        let mut posted = server.connect();
+        posted.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+        assert!(!posted.answer().closes());
+        for (index, client) in kept.iter_mut().enumerate() {
+            let answer = client.get("/");
+            assert!(answer.status == 200 && !answer.closes(), "{answer:?}");
+            client.send(&request[..index]);
+        }
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        until("the old workers are gone", || old.iter().all(|worker| is_gone(*worker)).then_some(()));
+        let new = server.workers();
+        let waiting = kept.iter_mut().enumerate();
+        for (sent, client) in waiting.chain(begun.iter_mut().map(|(sent, client)| (*sent, client))) {
+            client.send(&request[sent..]);
+            let answer = client.answer();
+            assert!(answer.status == 200 && !answer.closes() && new.contains(&answer.worker()), "{sent}: {answer:?}");
+        }
+        assert!(posted.is_closed(), "its body may still be read");
+        kept.extend(begun.into_iter().map(|(_, client)| client));
+        kept.truncate(20);
+    }
+}
+
+#[test]
+fn connections_go_to_the_workers_that_stay() {
+    let mut server = towered(&[("FORKPOOL_WORKERS", "3")]);
+    let mut kept: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for count in [2, 1] {
+        kept.iter_mut().for_each(|client| assert!(!client.get("/").closes()));
+        server.signal(Signal::SIGTTOU);
+        until("one worker has left", || (server.workers().len() == count).then_some(()));
+    }
+    let left = server.workers();
+    for client in &mut kept {
+        let answer = client.get("/");
+        assert!(!answer.closes() && left.contains(&answer.worker()), "{answer:?}");
+    }
 }

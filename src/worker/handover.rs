@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -47,26 +47,43 @@ impl Worker {
     /// When nobody takes it over, as when the pool ends. The error has the connection, which is to be closed after its
     /// next response, as usual.
     pub fn hand_over(&self, connection: TcpStream, unread: &[u8]) -> Result<(), NotHandedOver> {
+        match self.pass(&Record { unread, ..Record::default() }, connection.as_fd()) {
+            true => Ok(()),
+            false => Err(NotHandedOver(connection)),
+        }
+    }
+
+    /// Whether other processes take over the connections of this worker, which is to finish.
+    pub(super) fn has_heirs(&self) -> bool {
         let heirs = &mut *self.heirs.borrow_mut();
         while let Some(order) = self.lifeline.order() {
             if let Order::HandOver { to, .. } = order {
                 heirs.push_back(to);
             }
         }
-        let mut record = Vec::new();
-        let fits = Record { unread, ..Record::default() }.encode(&mut record);
+        !heirs.is_empty()
+    }
+
+    /// Passes a connection on. Returns whether somebody takes it over.
+    pub(super) fn pass(&self, record: &Record<'_>, connection: BorrowedFd<'_>) -> bool {
+        if !self.has_heirs() {
+            return false;
+        }
+        let heirs = &mut *self.heirs.borrow_mut();
+        let mut bytes = Vec::new();
+        let fits = record.encode(&mut bytes);
         let end = Instant::now() + TIMEOUT;
         while let Some(heir) = heirs.front().filter(|_| fits) {
-            match heir.send(&record, connection.as_fd()) {
+            match heir.send(&bytes, connection) {
                 Sent::Done => {
                     heirs.rotate_left(1);
-                    return Ok(());
+                    return true;
                 }
                 Sent::Full if wait_for_room(heir, end) => {}
                 Sent::Full | Sent::Never => _ = heirs.pop_front(),
             }
         }
-        Err(NotHandedOver(connection))
+        false
     }
 }
 
@@ -106,6 +123,16 @@ impl TakenOver {
     /// `WouldBlock` when there is none now.
     pub fn accept(&mut self) -> io::Result<(TcpStream, Vec<u8>)> {
         loop {
+            match self.next()? {
+                (Admitted::Tcp(fd, _), _, unread) => return Ok((fd.into(), unread)),
+                (Admitted::Unix(_), ..) => self.page.row().count_discarded(),
+            }
+        }
+    }
+
+    /// The next connection, its client's address as told by a proxy, and its unread bytes.
+    pub(super) fn next(&mut self) -> io::Result<(Admitted, Option<SocketAddr>, Vec<u8>)> {
+        loop {
             let (len, fd) = match self.receiver.take(&mut self.bytes) {
                 Taken::Record(len, fd) => (len, fd),
                 Taken::Junk => {
@@ -116,7 +143,7 @@ impl TakenOver {
                 Taken::Nothing | Taken::End => return Err(ErrorKind::WouldBlock.into()),
             };
             match (Record::decode(&self.bytes[..len]), self.gate.admit(fd)) {
-                (Some(record), Ok(Admitted::Tcp(fd, _))) => return Ok((fd.into(), record.unread.to_vec())),
+                (Some(record), Ok(admitted)) => return Ok((admitted, record.source, record.unread.to_vec())),
                 _ => self.page.row().count_discarded(),
             }
         }

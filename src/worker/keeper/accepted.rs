@@ -80,8 +80,8 @@ fn number(message: &[u8], at: usize) -> Option<u32> {
     message.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// Whether one of the sockets that have accepted a connection to this address is sought, by its inode. `is_over` is asked
-/// now and then: the list is left when it says so.
+/// Whether one of the sockets that have accepted a connection to this address is sought, by its inode. `is_over` is
+/// asked now and then: the list is left when it says so.
 ///
 /// # Errors
 ///

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 #[cfg(feature = "hyper-tls")]
 use std::rc::Rc;
@@ -9,18 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{spawn_local, JoinHandle};
 use tower_service::Service;
 
-use super::connection::serve;
+#[cfg(feature = "hyper-tls")]
+use super::connection::serve_secured;
+use super::connection::{serve, Leaver};
 use super::service::Client;
 use super::socket::{Socket, Stream};
 use super::state::{draining, unless, State};
 #[cfg(feature = "hyper-tls")]
 use super::tls::Endpoint;
 use super::{BoxError, Call};
+use crate::shared::handover::Admitted;
 use crate::shared::listener::never_linger;
+use crate::worker::TakenOver;
 
 /// How long to wait when accept(2) fails, perhaps because no descriptor is free.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -33,13 +40,20 @@ const WAITING_MAX: u32 = 1024;
 pub(super) struct Accepting {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
+    /// The connections of other workers, and what says that there are some.
+    taken_over: Option<Taken>,
     #[cfg(feature = "hyper-tls")]
     tls: Option<Rc<Endpoint>>,
 }
 
 impl Accepting {
-    pub(super) fn new(tcp: Vec<StdTcpListener>, unix: Vec<StdUnixListener>) -> io::Result<Accepting> {
+    pub(super) fn new(
+        tcp: Vec<StdTcpListener>,
+        unix: Vec<StdUnixListener>,
+        taken_over: Option<TakenOver>,
+    ) -> io::Result<Accepting> {
         Ok(Accepting {
+            taken_over: taken_over.map(Taken::new).transpose()?,
             tcp: tcp.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?,
             unix: unix.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>()?,
             #[cfg(feature = "hyper-tls")]
@@ -66,23 +80,27 @@ impl Accepting {
         Greeting::None
     }
 
-    /// Accepts from each socket in a task of its own, which ends when the worker is to finish.
-    pub(super) fn start<S, B>(self, service: &S, state: &Arc<State>) -> Vec<JoinHandle<()>>
+    /// Accepts from each source in a task of its own, which ends when the worker is to finish.
+    /// What is to be passed on goes to `leavers`.
+    pub(super) fn start<S, B>(
+        self,
+        service: &S,
+        state: &Arc<State>,
+        leavers: &UnboundedSender<Leaver>,
+    ) -> Vec<JoinHandle<()>>
     where
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
         B: Body<Error: Into<BoxError>> + 'static,
     {
         let greetings: Vec<_> = self.tcp.iter().map(|listener| self.greeting(listener)).collect();
-        let tcp =
-            self.tcp.into_iter().zip(greetings).map(|(listener, greeting)| {
-                spawn_local(accept(listener, greeting, service.clone(), Arc::clone(state)))
-            });
-        let tcp: Vec<_> = tcp.collect();
-        let unix = self
-            .unix
-            .into_iter()
-            .map(|listener| spawn_local(accept(listener, Greeting::None, service.clone(), Arc::clone(state))));
-        tcp.into_iter().chain(unix).collect()
+        let to = || (service.clone(), Arc::clone(state), leavers.clone());
+        let tcp = self.tcp.into_iter().zip(greetings);
+        let tcp: Vec<_> = tcp.map(|(listener, greeting)| spawn_local(accept(listener, greeting, to()))).collect();
+        let plain = Greeting::None;
+        let unix = self.unix.into_iter().map(|listener| spawn_local(accept(listener, plain.clone(), to())));
+        let unix: Vec<_> = unix.collect();
+        let taken = self.taken_over.map(|taken| spawn_local(accept(taken, plain, to())));
+        tcp.into_iter().chain(unix).chain(taken).collect()
     }
 }
 
@@ -95,39 +113,49 @@ enum Greeting {
 }
 
 impl Greeting {
-    async fn serve<S, B>(self, socket: Socket, peer: Option<SocketAddr>, service: S, state: Arc<State>)
+    /// Returns a connection that is to be passed on.
+    async fn serve<S, B>(
+        self,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        service: S,
+        state: Arc<State>,
+    ) -> Option<Leaver>
     where
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
         B: Body<Error: Into<BoxError>> + 'static,
     {
         match self {
-            Greeting::None => serve(socket, Client { peer, tls: None }, service, state).await,
+            Greeting::None => serve(socket, Client { peer, tls: None }, service, state, false).await,
             #[cfg(feature = "hyper-tls")]
             Greeting::Tls(endpoint) => {
-                if let Some((socket, tls)) = endpoint.shake_hands(socket, &state).await {
-                    serve(socket, Client { peer, tls: Some(tls) }, service, state).await;
-                }
+                let (socket, tls) = endpoint.shake_hands(socket, &state).await?;
+                serve_secured(socket, Client { peer, tls: Some(tls) }, service, state).await;
+                None
             }
         }
     }
 }
 
-/// A listening socket.
+/// A connection, the address of its client, and what was read of it.
+type Accepted = (Stream, Option<SocketAddr>, Vec<u8>);
+
+/// A listening socket, or another source of connections.
 trait Listener {
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)>;
+    async fn accept(&mut self) -> io::Result<Accepted>;
 
     /// Accepts a queued connection, whatever the reactor knows of it.
-    fn accept_now(&self) -> io::Result<(Stream, Option<SocketAddr>)>;
+    fn accept_now(&mut self) -> io::Result<Accepted>;
 }
 
 impl Listener for TcpListener {
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    async fn accept(&mut self) -> io::Result<Accepted> {
         let (stream, peer) = TcpListener::accept(self).await?;
         Ok(prepared(stream, peer))
     }
 
-    fn accept_now(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        let (stream, peer) = socket2::SockRef::from(self).accept()?;
+    fn accept_now(&mut self) -> io::Result<Accepted> {
+        let (stream, peer) = socket2::SockRef::from(&*self).accept()?;
         let peer = peer.as_socket().ok_or_else(|| io::Error::other("the peer has no IP address"))?;
         let stream = std::net::TcpStream::from(stream);
         stream.set_nonblocking(true)?;
@@ -136,34 +164,82 @@ impl Listener for TcpListener {
 }
 
 /// TCP_NODELAY is inherited from the listener; neighbours may have set SO_LINGER there.
-fn prepared(stream: TcpStream, peer: SocketAddr) -> (Stream, Option<SocketAddr>) {
+fn prepared(stream: TcpStream, peer: SocketAddr) -> Accepted {
     never_linger(&stream);
-    (Stream::Tcp(stream), Some(peer))
+    (Stream::Tcp(stream), Some(peer), Vec::new())
 }
 
 impl Listener for UnixListener {
-    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    async fn accept(&mut self) -> io::Result<Accepted> {
         let (stream, _) = UnixListener::accept(self).await?;
-        Ok((Stream::Unix(stream), None))
+        Ok((Stream::Unix(stream), None, Vec::new()))
     }
 
-    fn accept_now(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        let (stream, _) = socket2::SockRef::from(self).accept()?;
+    fn accept_now(&mut self) -> io::Result<Accepted> {
+        let (stream, _) = socket2::SockRef::from(&*self).accept()?;
         let stream = std::os::unix::net::UnixStream::from(stream);
         stream.set_nonblocking(true)?;
-        Ok((Stream::Unix(UnixStream::from_std(stream)?), None))
+        Ok((Stream::Unix(UnixStream::from_std(stream)?), None, Vec::new()))
     }
 }
 
+/// What other workers pass on.
+#[derive(Debug)]
+struct Taken {
+    taken_over: TakenOver,
+    /// The same socket. It keeps message boundaries, and is only used to wait.
+    source: UnixStream,
+}
+
+impl Taken {
+    fn new(taken_over: TakenOver) -> io::Result<Taken> {
+        let source = std::os::unix::net::UnixStream::from(taken_over.as_fd().try_clone_to_owned()?);
+        source.set_nonblocking(true)?;
+        Ok(Taken { taken_over, source: UnixStream::from_std(source)? })
+    }
+}
+
+impl Listener for Taken {
+    async fn accept(&mut self) -> io::Result<Accepted> {
+        loop {
+            self.source.readable().await?;
+            match self.source.try_io(Interest::READABLE, || self.taken_over.next()) {
+                Ok(taken) => return begun(taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn accept_now(&mut self) -> io::Result<Accepted> {
+        begun(self.taken_over.next()?)
+    }
+}
+
+fn begun((admitted, source, unread): (Admitted, Option<SocketAddr>, Vec<u8>)) -> io::Result<Accepted> {
+    Ok(match admitted {
+        Admitted::Tcp(fd, peer) => (Stream::Tcp(TcpStream::from_std(fd.into())?), Some(source.unwrap_or(peer)), unread),
+        Admitted::Unix(fd) => (Stream::Unix(UnixStream::from_std(fd.into())?), source, unread),
+    })
+}
+
 /// Accepts until the worker is to finish, and then what is queued.
-async fn accept<S, B>(listener: impl Listener, greeting: Greeting, service: S, state: Arc<State>)
-where
+async fn accept<S, B>(
+    mut listener: impl Listener,
+    greeting: Greeting,
+    (service, state, leavers): (S, Arc<State>, UnboundedSender<Leaver>),
+) where
     S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
     B: Body<Error: Into<BoxError>> + 'static,
 {
-    let start = |(stream, peer)| {
-        let socket = Socket::new(stream, Arc::clone(&state));
-        spawn_local(greeting.clone().serve(socket, peer, service.clone(), Arc::clone(&state)));
+    let start = |(stream, peer, begun): Accepted| {
+        let socket = Socket::new(stream, begun, Arc::clone(&state));
+        let served = greeting.clone().serve(socket, peer, service.clone(), Arc::clone(&state));
+        let leavers = leavers.clone();
+        spawn_local(async move {
+            // The receiver lives as long as the runtime.
+            served.await.map(|leaver| leavers.send(leaver))
+        });
     };
     loop {
         let next = async {

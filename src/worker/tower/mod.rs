@@ -4,23 +4,28 @@
 //! wants to know about them. It does not know the service's framework.
 //!
 //! - `state.rs`: what the connections share: counts, and whether the worker is to finish
-//! - `accepting.rs`: accepts connections, and the queued ones when the worker is to finish
+//! - `accepting.rs`: accepts connections, and those of other workers, and when the worker is to finish, the queued ones
 //! - `connection.rs`: one connection, until its end
+//! - `exchange.rs`: whether a connection is between two requests
 //! - `socket.rs`: a client's socket, which counts itself and its bytes
 //! - `service.rs`: the service as hyper calls it
 //! - `tls.rs`: the handshake before it (feature `hyper-tls`)
 //!
 //! # Decisions
 //!
-//! - **A drain first asks, then closes.** hyper closes idle connections at once when it is told to finish, even if a
-//!   request is on its way. So for [`GRACE`], each response only carries `Connection: close`. HTTP/2 needs no such
-//!   delay: GOAWAY says which requests were not taken.
+//! - **Connections of HTTP/1 outlive the worker**, as those of the built-in server: between two requests, hyper gives
+//!   the socket back with what it has read. A connection whose last request had a body stays, since the application may
+//!   still read from it.
+//! - **A drain without other workers first asks, then closes.** hyper closes idle connections at once when it is told
+//!   to finish, even if a request is on its way. So for [`GRACE`], each response only carries `Connection: close`.
+//!   HTTP/2 needs no such delay: GOAWAY says which requests were not taken.
 //! - **The worker is busy while its runtime does not wait.** The hooks of the runtime see all tasks, also those of the
 //!   application. A turn of a connection restarts the time, as in the built-in server, so only a turn that hangs counts
 //!   as a stall.
 
 mod accepting;
 mod connection;
+mod exchange;
 mod service;
 mod socket;
 mod state;
@@ -29,6 +34,7 @@ mod tls;
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,15 +42,18 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::LocalSet;
+use tokio::sync::mpsc;
+use tokio::task::{spawn_local, LocalSet};
 use tower_service::Service;
 
 use crate::error::{Error, Result};
+use crate::shared::handover::Record;
 use crate::worker::Worker;
 
 use self::accepting::Accepting;
+use self::connection::{serve, Leaver};
 pub use self::state::draining;
-use self::state::State;
+use self::state::{unless, State};
 
 /// How long a drain only asks clients of HTTP/1 to leave.
 const GRACE: Duration = Duration::from_secs(1);
@@ -66,11 +75,12 @@ impl Worker {
     /// certificates and session tickets, and offer HTTP/2 and HTTP/1.1 (ALPN). Their requests have a
     /// [`TlsInfo`](crate::TlsInfo) as an extension.
     ///
-    /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for
-    /// a second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks
-    /// that take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection
-    /// are then dropped. Connections are not [passed on](Worker::hand_over) to other workers, unlike those of
-    /// [`serve`](Worker::serve).
+    /// When the worker is to finish, it accepts what waits in its queues, passes its connections on to other workers
+    /// between two requests, as [`serve`](Worker::serve) does, and returns when all connections have ended. Connections
+    /// of HTTP/2 get GOAWAY instead. When the pool ends, and for a connection with TLS or whose last request had a body,
+    /// it adds `Connection: close` to its responses for a second, and then closes idle connections. Tasks that take
+    /// over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are then
+    /// dropped.
     ///
     /// Of the settings of the built-in server, these apply: `max-connections`, above which new connections wait;
     /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose
@@ -148,27 +158,47 @@ impl Worker {
         self.check_tls()?;
         let watch = |source| Error::system("watch the worker's sockets with epoll_ctl(2)", source);
         let shutdown = self.shutdown_signal().and_then(UnixStream::from_std).map_err(watch)?;
+        let (leavers, mut leave) = mpsc::unbounded_channel();
         let state = Arc::new(State::new(self.page.clone(), self.tag(), self.serving.config()));
-        let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners()).map_err(watch)?;
+        let taken_over = self.take_over();
+        let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners(), taken_over).map_err(watch)?;
         #[cfg(feature = "hyper-tls")]
         let accepting = accepting.secured_by(tls::Endpoint::new(self));
         let told = self.ready();
         told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
-        let accepting = accepting.start(&service, &state);
+        let accepting = accepting.start(&service, &state, &leavers);
         // An error of the stream would be its end as well.
         let shut_down = async { _ = shutdown.readable().await };
         if state.unless_failed(shut_down).await.is_some() {
-            state.drain();
+            state.drain(self.has_heirs());
+            let passing = async {
+                while let Some(leaver) = leave.recv().await {
+                    if !self.pass_on(&leaver) {
+                        let Leaver { socket, client, .. } = leaver;
+                        spawn_local(serve(socket, client, service.clone(), Arc::clone(&state), true));
+                    }
+                }
+            };
             let all = async {
                 for task in accepting {
                     let _ = task.await;
                 }
                 state.all_closed().await;
             };
-            if state.unless_failed(all).await.is_some() {
+            if state.unless_failed(unless(passing, all)).await.is_some() {
                 return Ok(());
             }
         }
         Err(Error::system("go on after a handler has panicked (on-panic)", std::io::Error::other("the worker exits")))
+    }
+
+    /// Returns whether somebody takes a connection over.
+    fn pass_on(&self, leaver: &Leaver) -> bool {
+        let record = Record { is_new: leaver.is_new, unread: leaver.socket.begun(), ..Record::default() };
+        let is_passed_on = self.pass(&record, leaver.socket.as_fd());
+        if is_passed_on {
+            self.row().count_handed();
+        }
+        is_passed_on
     }
 }

@@ -4,16 +4,16 @@ use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::task::Poll;
 
 use http::header::{HeaderValue, CONNECTION};
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use http::{Method, Request, Response, Version};
+use hyper::body::{Body, Incoming};
 use log::error;
 use tower_service::Service;
 
+use super::exchange::{Exchange, Watched};
 use super::state::State;
 use super::BoxError;
 use crate::server::http::TlsInfo;
@@ -25,7 +25,7 @@ use crate::sys::clock;
 pub(super) struct Adapted<S> {
     service: S,
     client: Client,
-    protocol: Protocol,
+    exchange: Arc<Exchange>,
     state: Arc<State>,
 }
 
@@ -36,23 +36,12 @@ pub(super) struct Client {
     pub(super) tls: Option<TlsInfo>,
 }
 
-/// Which version a connection speaks, as far as is known.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Protocol(Arc<AtomicBool>);
-
-impl Protocol {
-    pub(super) fn is_http2(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+// It is never pinned.
+impl<S> Unpin for Adapted<S> {}
 
 impl<S> Adapted<S> {
-    pub(super) fn new(service: S, client: Client, state: Arc<State>) -> Adapted<S> {
-        Adapted { service, client, protocol: Protocol::default(), state }
-    }
-
-    pub(super) fn protocol(&self) -> Protocol {
-        self.protocol.clone()
+    pub(super) fn new(service: S, client: Client, exchange: Arc<Exchange>, state: Arc<State>) -> Adapted<S> {
+        Adapted { service, client, exchange, state }
     }
 }
 
@@ -63,16 +52,18 @@ where
     S::Future: 'static,
     B: 'static,
 {
-    type Response = Response<B>;
+    type Response = Response<Watched<B>>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (state, began) = (Arc::clone(&self.state), clock::now_micros());
         state.row().count_request();
         let version = request.version();
-        if version == Version::HTTP_2 {
-            self.protocol.0.store(true, Ordering::Relaxed);
+        let exchange = Arc::clone(&self.exchange);
+        exchange.begins(!request.body().is_end_stream());
+        if request.method() == Method::CONNECT {
+            exchange.fix();
         }
         if let Some(peer) = self.client.peer {
             request.extensions_mut().insert(peer);
@@ -98,10 +89,12 @@ where
             let mut response = answered.await?;
             state.row().count_response(response.status().as_u16());
             state.count_latency(clock::now_micros().saturating_sub(began));
-            if state.is_draining() && version < Version::HTTP_2 && !response.status().is_informational() {
+            if response.status().is_informational() {
+                exchange.fix();
+            } else if state.is_draining() && version < Version::HTTP_2 && (exchange.stays() || !state.passes_on()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response)
+            Ok(response.map(|body| Watched::new(body, exchange)))
         })
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) max_fields: usize,
     exits_on_panic: bool,
     is_draining: AtomicBool,
+    /// Whether other processes take over the connections of a worker that is to finish.
+    passes_on: AtomicBool,
     open: AtomicUsize,
     /// Notified when a connection has closed.
     closed: Notify,
@@ -72,6 +74,7 @@ impl State {
             max_fields: config.limits.fields,
             exits_on_panic: config.exits_on_panic(),
             is_draining: AtomicBool::new(false),
+            passes_on: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             closed: Notify::new(),
             failed: Notify::new(),
@@ -89,14 +92,19 @@ impl State {
         }
     }
 
-    /// From now on, clients are asked to leave.
-    pub(super) fn drain(&self) {
+    /// From now on, connections are passed on, or their clients are asked to leave.
+    pub(super) fn drain(&self, passes_on: bool) {
+        self.passes_on.store(passes_on, Ordering::Relaxed);
         self.is_draining.store(true, Ordering::Relaxed);
         is_over().send_replace(true);
     }
 
     pub(super) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn passes_on(&self) -> bool {
+        self.passes_on.load(Ordering::Relaxed)
     }
 
     pub(super) fn opened(&self) {
@@ -141,7 +149,6 @@ impl State {
     }
 
     /// The result of a future, or `None` if it takes longer than a client may take to send a request head.
-    #[cfg(feature = "hyper-tls")]
     pub(super) async fn within_head_timeout<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         match self.head_timeout.is_zero() {
             true => Some(future.await),
