@@ -238,7 +238,9 @@ async fn accept<S, B>(
         let leavers = leavers.clone();
         spawn_local(async move {
             // The receiver lives as long as the runtime.
-            served.await.map(|leaver| leavers.send(leaver))
+            if let Some(leaver) = served.await {
+                let _ = leavers.send(leaver);
+            }
         });
     };
     loop {

@@ -77,10 +77,10 @@ impl Worker {
     ///
     /// When the worker is to finish, it accepts what waits in its queues, passes its connections on to other workers
     /// between two requests, as [`serve`](Worker::serve) does, and returns when all connections have ended. Connections
-    /// of HTTP/2 get GOAWAY instead. When the pool ends, and for a connection with TLS or whose last request had a body,
-    /// it adds `Connection: close` to its responses for a second, and then closes idle connections. Tasks that take
-    /// over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are then
-    /// dropped.
+    /// of HTTP/2 get GOAWAY instead. When the pool ends, and for a connection with TLS or whose last request had a
+    /// body, it adds `Connection: close` to its responses for a second, and then closes idle connections. Tasks that
+    /// take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are
+    /// then dropped.
     ///
     /// Of the settings of the built-in server, these apply: `max-connections`, above which new connections wait;
     /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose
