@@ -36,6 +36,7 @@ impl Parent {
                 signal(pid, Signal::SIGINT);
                 disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
             }
+            Effect::Resume { pid } => signal(pid, Signal::SIGCONT),
             Effect::Abort { pid } => {
                 abort(pid, &self.roster, &self.health, config, &mut self.journal);
                 disconnected(pid, &mut self.roster, &mut self.application, &self.journal);

@@ -97,7 +97,8 @@
 //! - **A disconnected worker drains at once**, and its slot starts a replacement at the same time instead of first: the
 //!   application has a reason not to want this worker any more. Neighbours look after the queue meanwhile.
 //! - **A worker stopped by a signal is replaced, not killed**: somebody may only be debugging it, and it finishes its
-//!   requests when it runs again. Otherwise the drain timeout ends it.
+//!   requests when it runs again. Otherwise the drain timeout ends it. When the pool ends, the parent has it run again
+//!   (SIGCONT), so that it can finish.
 //! - **The sockets of a slot removed by scaling stay open for three seconds**, and not for 100 ms: neighbours look
 //!   after the queue, so this only costs a few descriptors, and a handshake may need two retransmissions.
 //! - **A socket is checked whenever it is passed on**: whether it listens, has its address, and shares its port. What a

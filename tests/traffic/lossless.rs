@@ -131,6 +131,22 @@ fn a_worker_that_a_signal_has_stopped() {
     assert_eq!(server.count("killed"), 0);
 }
 
+/// One that was replaced as well, which stays until it runs again.
+#[test]
+fn a_worker_that_a_signal_has_stopped_does_not_hold_up_the_end() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
+    let workers = server.workers();
+    kill(workers[0], Signal::SIGSTOP).expect("it runs");
+    server.wait_for("replaced, since it was stopped by a signal");
+    let ready = server.wait_for(" ready");
+    assert!(ready.contains("gen=2"), "{ready}");
+    kill(workers[1], Signal::SIGSTOP).expect("it runs");
+    server.wait_for("replaced, since it was stopped by a signal");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.count("killed"), 0);
+}
+
 /// The kernel is told, by whatever program it takes; nobody else helps.
 const STEERED: [[(&str, &str); 2]; 2] = [
     [("FORKPOOL_BALANCE", "random"), ("FORKPOOL_NEIGHBOURS", "0")],

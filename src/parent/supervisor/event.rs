@@ -132,6 +132,10 @@ pub(crate) enum Effect {
     Quit {
         pid: Pid,
     },
+    /// Let it run again, which a signal has stopped.
+    Resume {
+        pid: Pid,
+    },
     /// Make it log a backtrace and die.
     Abort {
         pid: Pid,
@@ -321,7 +325,7 @@ impl Effect {
             Effect::Drain { pid } | Effect::Quit { pid } | Effect::Abort { pid } | Effect::Kill { pid, .. } => {
                 Some(pid)
             }
-            Effect::EndSuccessor { pid, .. } => Some(pid),
+            Effect::EndSuccessor { pid, .. } | Effect::Resume { pid } => Some(pid),
             Effect::Spawn { .. } | Effect::Retire { .. } | Effect::Notice(_) | Effect::Finish(_) => None,
             Effect::ReleaseSockets | Effect::Upgrade => None,
         }

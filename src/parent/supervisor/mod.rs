@@ -339,6 +339,11 @@ impl Supervisor {
         for id in self.slots.ids_from(0) {
             self.slots.stop(id, how, &mut self.effects, now);
         }
+        if self.shutdown.takes_resumption() {
+            let suspended = self.slots.processes().filter(|(_, process)| process.is_suspended);
+            let pids = suspended.filter_map(|(_, process)| process.pid);
+            pids.for_each(|pid| self.effects.push(Effect::Resume { pid }));
+        }
         self.upgrade.stop(how, &mut self.effects, now);
         if self.slots.processes().next().is_none() && !self.upgrade.is_in_progress() {
             self.shutdown.finish(&mut self.effects);

@@ -20,6 +20,8 @@ pub(super) struct Shutdown {
 struct Stopping {
     how: Stop,
     outcome: Outcome,
+    /// Whether the processes that signals have stopped were told to run again.
+    has_resumed: bool,
     is_finished: bool,
 }
 
@@ -31,6 +33,12 @@ impl Shutdown {
     /// How the processes are told to leave, until none is left.
     pub(super) fn in_progress(&self) -> Option<Stop> {
         self.stopping.as_ref().filter(|stopping| !stopping.is_finished).map(|stopping| stopping.how)
+    }
+
+    /// Whether to let processes run again that signals have stopped, since they cannot finish otherwise: once, so that
+    /// a worker which stops itself again and again is not told so each time.
+    pub(super) fn takes_resumption(&mut self) -> bool {
+        self.stopping.as_mut().is_some_and(|stopping| !std::mem::replace(&mut stopping.has_resumed, true))
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -76,7 +84,7 @@ impl Shutdown {
         match &mut self.stopping {
             Some(stopping) => stopping.how = stopping.how.max(how),
             None => {
-                self.stopping = Some(Stopping { how, outcome, is_finished: false });
+                self.stopping = Some(Stopping { how, outcome, has_resumed: false, is_finished: false });
                 effects.push(Effect::ReleaseSockets);
             }
         }

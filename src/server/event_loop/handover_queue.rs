@@ -8,8 +8,12 @@ use crate::server::mailbox::Place;
 use crate::shared::handover::{Gate, Sender, Sent};
 use crate::time::Time;
 
-/// How long receivers may leave their queues full.
+/// How long receivers may have no room, or leave their queues full.
 pub(super) const FULL_MAX: Duration = Duration::from_millis(800);
+
+/// How long receivers may leave their queues full when this worker leaves. One that a signal has stopped, or that dies,
+/// is replaced meanwhile by another, which goes on with the queue, and connections that get a request are served here.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 /// The processes to which connections are passed on, and the connections that wait for that.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(super) struct Move {
 pub(super) struct Destinations {
     pub(super) senders: Vec<Destination>,
     next: usize,
+    /// Whether the queue of one with room was full at the last attempt.
+    is_unread: bool,
 }
 
 /// The queue of another slot.
@@ -64,11 +70,14 @@ pub(super) struct Destination {
 
 impl Destinations {
     pub(super) fn send(&mut self, record: &[u8], connection: BorrowedFd<'_>, is_full: impl Fn(usize) -> bool) -> Sent {
+        self.is_unread = false;
         for _ in 0..self.senders.len() {
             let index = self.next % self.senders.len();
             let Destination { slot, sender, is_successor } = &self.senders[index];
             let is_full = !is_successor && is_full(*slot);
-            match if is_full { Sent::Full } else { sender.send(record, connection) } {
+            let sent = if is_full { Sent::Full } else { sender.send(record, connection) };
+            self.is_unread |= sent == Sent::Full && !is_full;
+            match sent {
                 Sent::Done => {
                     self.next = index + 1;
                     return Sent::Done;
@@ -115,7 +124,7 @@ impl HandoverQueue {
     /// Passes up to `left` idle connections on to this slot.
     pub(super) fn add_move(&mut self, slot: usize, left: usize, is_of_busy: bool, to: Sender, now: Time) {
         let destination = Destination { slot, sender: to, is_successor: false };
-        let destinations = Destinations { senders: vec![destination], next: 0 };
+        let destinations = Destinations { senders: vec![destination], ..Destinations::default() };
         self.moves.push_back(Move { destinations, left, is_of_busy, index: 0, until: now + FULL_MAX });
     }
 
@@ -128,8 +137,8 @@ impl HandoverQueue {
 
     /// When the worker, which leaves, waits no longer for receivers that leave their queues full.
     pub(super) fn gives_up_at(&self, drain_timeout: Duration) -> Time {
-        let limits = if drain_timeout.is_zero() { FULL_MAX } else { FULL_MAX.min(drain_timeout / 2) };
-        self.progress + limits
+        let most = if self.destinations.is_unread { UNREAD_MAX } else { FULL_MAX };
+        self.progress + if drain_timeout.is_zero() { most } else { most.min(drain_timeout / 2) }
     }
 
     /// When to go on.
@@ -145,6 +154,22 @@ mod tests {
     use crate::shared::handover::{Pair, Receiver, Taken};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
+
+    /// A receiver that a signal has stopped is replaced, which takes a while.
+    #[test]
+    fn a_queue_that_nobody_reads_is_waited_for_longer_than_room() {
+        let pair = Pair::new().expect("a pair");
+        let (connection, _client) = UnixStream::pair().expect("a socket pair");
+        let mut queue = HandoverQueue::new(Gate::default());
+        queue.add_outlet(3, pair.sender().try_clone_to_owned().expect("a descriptor").into(), false);
+        let (whole, half) = (Duration::from_secs(60), Duration::from_secs(3));
+        assert_eq!(queue.destinations.send(b"x", connection.as_fd(), |_| true), Sent::Full);
+        assert_eq!(queue.gives_up_at(whole), Time::default() + FULL_MAX, "it is at its limit");
+        while queue.destinations.send(b"x", connection.as_fd(), |_| false) == Sent::Done {}
+        assert_eq!(queue.gives_up_at(whole), Time::default() + UNREAD_MAX);
+        assert_eq!(queue.gives_up_at(Duration::ZERO), Time::default() + UNREAD_MAX);
+        assert_eq!(queue.gives_up_at(half), Time::default() + half / 2, "the worker is killed soon");
+    }
 
     #[test]
     fn outlets_are_used_in_turn_and_given_up_when_they_end() {

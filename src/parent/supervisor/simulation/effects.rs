@@ -25,6 +25,9 @@ impl World {
                 assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
             }
             Effect::Abort { pid } => self.told(pid, Stop::Quick),
+            Effect::Resume { pid } => {
+                assert!(self.workers.contains_key(&pid.0) && self.let_go, "it is there, at the end")
+            }
             Effect::ReleaseSockets => {
                 assert!(!self.let_go && self.supervisor.shutdown.is_stopping(), "once, at the end");
                 self.let_go = true;
@@ -145,6 +148,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Spawn { .. } => "Spawn",
         Effect::Drain { .. } => "Drain",
         Effect::Quit { .. } => "Quit",
+        Effect::Resume { .. } => "Resume",
         Effect::Kill { why: KillReason::BootTimeout, .. } => "BootTimeout",
         Effect::Kill { why: KillReason::DrainTimeout, .. } => "DrainTimeout",
         Effect::Kill { why: KillReason::QuickTimeout, .. } => "QuickTimeout",

@@ -20,6 +20,18 @@ fn stops_escalate_and_end_the_pool_once() {
     }
 }
 
+/// It is told to finish, and could not.
+#[test]
+fn a_worker_that_a_signal_has_stopped_runs_again_when_the_pool_ends() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Suspended { pid: Pid(10) }).effects();
+    pool.tell(spawned(0, 20)).tell(ready(20)).expect(&[drain(10)]);
+    let resume = Effect::Resume { pid: Pid(10) };
+    pool.tell(Event::Stop(Stop::Drain)).expect(&[drain(20), drain(11), resume]);
+    // It may stop itself all the time.
+    pool.tell(Event::Resumed { pid: Pid(10) }).tell(Event::Suspended { pid: Pid(10) }).expect(&[]);
+}
+
 #[test]
 fn requests_to_stop_within_a_second_are_one_and_a_later_one_forces() {
     let lame_duck = Duration::from_secs(5);
