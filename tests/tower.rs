@@ -254,6 +254,8 @@ fn a_service_speaks_tls_and_sessions_resume_with_the_next_worker() {
         let worker = first.get("/").worker();
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
+        // It accepts until it knows.
+        until("the old worker is gone", || is_gone(worker).then_some(()));
         let mut second = client.connect(address);
         assert_ne!(second.get("/").worker(), worker);
         assert_eq!(second.stream().conn.handshake_kind(), Some(HandshakeKind::Resumed), "{name}");
