@@ -207,10 +207,10 @@ class Haproxy(Peer):
         return [program("haproxy"), "-W", "-f", f"{self.scratch}/kept.cfg"]
 
     def configure(self):
-        tls, patience = "", "1h"
+        tls, stops = "", ""
         if self.identity:
-            # An old process waits for its last client for so long.
-            patience = "5s"
+            # Some old processes wait for ever else.
+            stops = "hard-stop-after 3s"
             both, kinds = Path(self.scratch, "both.pem"), ("pem", "key")
             both.write_text("".join(Path(certificate(self.identity, kind)).read_text() for kind in kinds))
             tls = f"ssl crt {both} ssl-min-ver TLSv1.2"
@@ -218,15 +218,27 @@ class Haproxy(Peer):
 global
   nbthread {self.count}
   maxconn 7000
+  {stops}
 defaults
   mode http
-  timeout client {patience}
+  timeout client 1h
   timeout connect 1h
   timeout server 1h
 frontend hello
   bind 127.0.0.1:{self.port} backlog 4096 {tls}
   http-request return status 200 content-type text/plain string "Hello, World!"
 """)
+
+    def replaced(self, number):
+        """A signal that comes before its master waits for signals is lost."""
+        old = self.workers()
+        for _ in range(PATIENCE // 5):
+            os.kill(self.parent, number)
+            try:
+                return until("the old workers have ended", lambda: all(map(ended, old)), 5)
+            except Failed:
+                pass
+        raise Failed(f"it was not replaced within {PATIENCE} s")
 
     def restart(self):
         self.replaced(signal.SIGUSR2)
