@@ -48,8 +48,10 @@ fn connections_beyond_the_descriptors_wait_their_turn() {
     }
     // As the first ones end, the next ones get their places.
     for mut client in begun {
+        // Before that the last of them may not be in progress yet, and where a body comes with its head, no 100 does.
+        assert_eq!(client.answer().status, 100);
         client.send("x");
-        assert_eq!((client.answer().status, client.answer().status), (100, 200));
+        assert_eq!(client.answer().status, 200);
     }
     for mut client in waiting {
         assert_eq!(client.answer().status, 200);

@@ -7,7 +7,7 @@ use crate::parent::programs::{accepts, answered, executed};
 use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
-use crate::parent::workers::{listening, ready, suspended};
+use crate::parent::workers::{listening, overflowed, ready, suspended};
 use crate::parent::Parent;
 use crate::shared::channel::{Record, Reports};
 use crate::sys::clock;
@@ -48,6 +48,7 @@ impl Parent {
             }
             Record::Awake => self.health.wake(now),
             Record::Steer => self.sockets.rung(now),
+            Record::Overflow => overflowed(pid, &self.roster, &self.sockets, self.health.board()),
             Record::Released => self.sockets.released(pid),
             Record::Broken { .. } => {
                 let (config, now) = (&self.deploy.settings.config, clock::now());

@@ -25,6 +25,7 @@ use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
 use crate::shared::config::Config;
 use crate::shared::listener::SlotSockets;
+use crate::shared::scoreboard::ParentBoard;
 use crate::shared::state::Reason;
 use crate::sys::clock;
 
@@ -261,6 +262,21 @@ fn look(sharers: &[Pid], roster: &Roster) {
             debug!("cannot order worker={} to look at its queues: {error}", process.slot);
         }
     }
+}
+
+/// A connection waits in a queue of this worker, which has no room for it. The kernel may have woken nobody else. So
+/// another worker is to look: one that says that it has room, an idle one if there is any.
+pub(super) fn overflowed(pid: Pid, roster: &Roster, sockets: &Sockets, board: &ParentBoard) {
+    let Some(process) = roster.get(pid) else { return };
+    let order = |pid: &Pid| {
+        let process = roster.get(*pid)?;
+        let row = board.row(process.row);
+        let is_able = !row.is_full() && board.row_of(process.slot) == Some(process.row);
+        is_able.then(|| (row.busy_since().is_some(), row.open()))
+    };
+    let sharers = sockets.sharers(pid, process.slot, roster);
+    let next = sharers.into_iter().filter_map(|pid| Some((order(&pid)?, pid))).min();
+    look(next.map(|(_, pid)| pid).as_slice(), roster);
 }
 
 /// Whether the parent itself looks after this child.

@@ -13,6 +13,7 @@ use mio::{Poll, Token};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::server::client::Client;
+use crate::server::station::Station;
 #[cfg(feature = "tls")]
 use crate::server::tls::Endpoint;
 use crate::shared::listener;
@@ -164,10 +165,18 @@ impl Acceptor {
         self.has_waiting.then_some(self.neighbour.map_or(Time::default(), |neighbour| neighbour.due))
     }
 
+    /// Whether to accept a connection now, given what other workers report.
+    pub(crate) fn may_take_now(&mut self, station: &Station<'_>, now: Time) -> bool {
+        match station.is_sticky() {
+            true => self.may_take_unserved(now, |slot| station.is_served(slot)),
+            false => self.may_take(now, |slot| station.is_stalled(slot, now), |slot| station.is_idle_with_fewer(slot)),
+        }
+    }
+
     /// Whether to accept a connection now. From a neighbour's queue only if its worker is stalled, or has left the
     /// connection there for longer than a worker does whose loop turns, unless that worker is idle and has fewer
     /// connections.
-    pub(crate) fn may_take(
+    fn may_take(
         &mut self,
         now: Time,
         is_stalled: impl Fn(usize) -> bool,
@@ -186,7 +195,7 @@ impl Acceptor {
     }
 
     /// As [`may_take`](Acceptor::may_take), if a queue belongs to its own worker alone for as long as there is one.
-    pub(crate) fn may_take_unserved(&mut self, now: Time, is_served: impl Fn(usize) -> bool) -> bool {
+    fn may_take_unserved(&mut self, now: Time, is_served: impl Fn(usize) -> bool) -> bool {
         match &mut self.neighbour {
             Some(neighbour) if is_served(neighbour.slot) => {
                 neighbour.due = now + YIELD_TO_FEWER;
@@ -216,7 +225,8 @@ impl Acceptor {
         // After a failure nothing has changed, and the next change tries again.
         if done.is_ok() {
             self.is_offered = has_room;
-            self.has_waiting = has_room;
+            // The kernel may have woken only this worker for what waits already.
+            self.has_waiting = has_room || self.has_waiting && self.is_waited_for();
         }
     }
 

@@ -1,6 +1,7 @@
 //! A worker at its limit of connections: idle connections make room for new ones, and requests in progress go on.
 
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::support::{self, example, testbed, Client, Server};
 
@@ -133,9 +134,12 @@ fn free_places_of_other_workers_are_taken_first() {
     let path = support::fresh_path("places.socket");
     let listen = format!("unix:{}", path.display());
     let mut server = testbed(&[("FORKPOOL_LISTEN", &listen), (LIMIT, "20")]);
-    let mut clients: Vec<_> = (0..36).map(|_| support::connect_unix(&path)).collect();
-    for client in &mut clients {
+    let mut clients = Vec::new();
+    for _ in 0..36 {
+        // One at a time, so that no worker is late for those that the other leaves to it.
+        let mut client = support::connect_unix(&path);
         assert_eq!(client.get("/").status, 200);
+        clients.push(client);
     }
     for client in &mut clients {
         assert_eq!(client.get("/").status, 200);
@@ -144,4 +148,31 @@ fn free_places_of_other_workers_are_taken_first() {
     // When both have none left, the next one is served all the same.
     clients.extend((0..20).map(|_| support::connect_unix(&path)));
     assert_eq!(clients.last_mut().expect("there are some").get("/").status, 200);
+}
+
+/// The kernel wakes one worker for a connection, which may have no room for it while the other has.
+#[test]
+fn a_connection_that_wakes_a_full_worker_gets_a_free_place_of_another() {
+    let path = support::fresh_path("woken.socket");
+    let listen = format!("unix:{}", path.display());
+    let _server = testbed(&[("FORKPOOL_LISTEN", &listen), (LIMIT, "2")]);
+    let come = || {
+        let mut client = support::connect_unix(&path);
+        // Before an idle connection has its timeout, and so makes room.
+        client.stream().set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        let worker = client.get("/pid").text().to_owned();
+        (worker, client)
+    };
+    let mut clients: Vec<_> = (0..4).map(|_| come()).collect();
+    for _ in 0..20 {
+        let (worker, gone) = clients.remove(0);
+        drop(gone);
+        // After this, its worker has noticed. The other one has had no turn since both were full.
+        let same = clients.iter_mut().find(|(other, _)| *other == worker).expect("each has two");
+        assert_eq!(same.1.get("/").status, 200);
+        clients.push(come());
+        // A worker that is late for it has left it to the other one, which has closed an idle connection.
+        clients.retain_mut(|(_, client)| client.try_get("/").is_ok());
+        clients.extend((clients.len()..4).map(|_| come()));
+    }
 }

@@ -52,7 +52,7 @@ where
         let was_paused = self.admission.resume(closed);
         for key in 0..self.acceptors.end() {
             if let Err(error) = self.take_in(key, ACCEPTS) {
-                return self.pause(was_paused, &error);
+                return self.pause(key, was_paused, &error);
             }
         }
         let has_room = self.has_room(0);
@@ -69,19 +69,16 @@ where
         let is_all = self.connections.cx.is_draining();
         for _ in 0..most {
             let may_begin = is_all || self.handshakes.may_begin(key, &mut self.acceptors, &mut self.connections);
-            let Some(acceptor) = self.acceptors.waiting(key).filter(|_| may_begin) else { break };
             let (station, now) = (&self.connections.cx.station, self.connections.cx.clock.now);
-            let is_stalled = |slot| station.is_stalled(slot, now);
-            let may_take = match station.is_sticky() {
-                _ if is_all => true,
-                true => acceptor.may_take_unserved(now, |slot| station.is_served(slot)),
-                false => acceptor.may_take(now, is_stalled, |slot| station.is_idle_with_fewer(slot)),
-            };
-            if !may_take {
+            let Some(acceptor) = self.acceptors.waiting(key).filter(|_| may_begin) else { break };
+            if !is_all && !acceptor.may_take_now(station, now) {
                 break;
             }
             let is_own = acceptor.is_own();
-            let Some(place) = (if is_all { Some(Place::Free) } else { self.find_place(is_own) }) else { break };
+            let Some(place) = (if is_all { Some(Place::Free) } else { self.find_place(is_own) }) else {
+                self.acceptors.leave_to_others(key, &mut self.admission, &self.connections.cx);
+                break;
+            };
             if !is_all
                 && self.connections.descriptors.is_tight(self.connections.count())
                 && self.connections.descriptors.is_short()
@@ -252,7 +249,8 @@ where
     }
 
     /// Pauses accepting. Connections in the queues are not lost, and the loop does not spin.
-    fn pause(&mut self, was_paused: bool, error: &io::Error) {
+    fn pause(&mut self, key: usize, was_paused: bool, error: &io::Error) {
+        self.acceptors.leave_to_others(key, &mut self.admission, &self.connections.cx);
         if !was_paused {
             warn!(
                 "{} stops accepting until a descriptor is free: {error}; it has {} connections; raise RLIMIT_NOFILE or \

@@ -5,7 +5,9 @@ use std::io;
 use mio::{Poll, Token};
 use slab::Slab;
 
+use super::admission::Admission;
 use crate::server::acceptor::Acceptor;
+use crate::server::context::Context;
 use crate::time::Time;
 
 /// Tokens of listeners count down from here; those of connections count up from zero.
@@ -55,6 +57,19 @@ impl Acceptors {
 
     pub(super) fn have_waiting(&self) -> bool {
         self.0.iter().any(|(_, acceptor)| acceptor.has_waiting)
+    }
+
+    /// There is no room for what may wait in this queue. The kernel wakes one worker for a connection (EPOLLEXCLUSIVE,
+    /// epoll_ctl(2)), so the others may not know of it.
+    pub(super) fn leave_to_others(&mut self, key: usize, admission: &mut Admission, cx: &Context<'_>) {
+        let now = cx.clock.now;
+        let Some(acceptor) = self.0.get_mut(key).filter(|_| admission.may_ask(now)) else { return };
+        if acceptor.is_waited_for() {
+            cx.station.lifeline.overflow(now);
+        } else {
+            acceptor.has_waiting = false;
+            admission.eviction.reset();
+        }
     }
 
     /// Whether the kernel is to wake this worker for connections that others can accept as well.

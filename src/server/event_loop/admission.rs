@@ -24,6 +24,8 @@ pub(super) struct Admission {
     /// Which connection gives up its place when all are taken.
     pub(super) eviction: Eviction,
     pause: Option<Pause>,
+    /// When to ask again for another worker that takes what waits.
+    asks: Time,
     /// When it was last logged that connections are closed in favour of new ones.
     warned: Option<Time>,
     /// Set if no queue is known to hold connections and there is room for more. Until that changes, there is nothing to
@@ -79,6 +81,15 @@ impl Admission {
     pub(super) fn pause(&mut self, closed: u32, now: Time) {
         let due = (now + RETRY_DELAY).min(self.eviction.due().max(now + CLOCK_STEP));
         self.pause = Some(Pause { due, closed });
+    }
+
+    /// Whether to ask again for another worker that takes what waits.
+    pub(super) fn may_ask(&mut self, now: Time) -> bool {
+        let is_due = self.asks <= now;
+        if is_due {
+            self.asks = now + YIELD;
+        }
+        is_due
     }
 
     /// Whether to leave waiting connections to other workers that report free places. They are only believed for a

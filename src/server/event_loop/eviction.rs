@@ -94,6 +94,11 @@ impl Eviction {
         self.yielded != 0
     }
 
+    /// Nothing waits any more that was left to other workers.
+    pub(crate) fn reset(&mut self) {
+        self.yielded = 0;
+    }
+
     /// Postpones the next examination until `due`.
     pub(crate) fn pause(&mut self, due: Time) {
         self.due = due;

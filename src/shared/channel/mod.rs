@@ -43,8 +43,8 @@ use nix::unistd::pipe2;
 
 pub(crate) use self::order::Order;
 use self::protocol::{
-    Protocol, ACCEPTS, ANSWERED, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX,
-    RELEASED, REMARK, RESUMED, STEER, STEER_REQUESTS, STOPPED,
+    Protocol, ACCEPTS, ANSWERED, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, OVERFLOW, PROGRAM, READY,
+    REASON_MAX, RELEASED, REMARK, REQUESTS, RESUMED, STEER, STOPPED,
 };
 pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
 use self::remark::Remark;
@@ -93,6 +93,7 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
         spare,
         has_left: Cell::new(false),
         steer_pace: Cell::default(),
+        overflow_pace: Cell::default(),
     };
     Ok((parent, worker))
 }
@@ -305,8 +306,9 @@ pub(crate) struct WorkerEnd {
     spare: RefCell<Option<UnixDatagram>>,
     /// Whether the worker has asked to be told to finish.
     has_left: Cell<bool>,
-    /// The rate at which it may ask the parent to check the steering.
+    /// The rates of these requests to the parent.
     steer_pace: Cell<Pace>,
+    overflow_pace: Cell<Pace>,
 }
 
 impl WorkerEnd {
@@ -400,11 +402,21 @@ impl WorkerEnd {
     /// dropped here, since the parent would take them for an attack; the caller repeats them as long as there is a
     /// reason.
     pub(crate) fn steer(&self, now: Time) {
-        let mut steer_pace = self.steer_pace.get();
-        if steer_pace.take(STEER_REQUESTS, now).is_ok() {
-            self.steer_pace.set(steer_pace);
-            // Nobody steers if the parent is gone.
-            let _ = self.say(&[STEER]);
+        self.request(&self.steer_pace, STEER, now);
+    }
+
+    /// Reports that a connection waits in a queue that other workers accept from as well, and that this one has no room
+    /// for it. Allowed and dropped as [`steer`](WorkerEnd::steer).
+    pub(crate) fn overflow(&self, now: Time) {
+        self.request(&self.overflow_pace, OVERFLOW, now);
+    }
+
+    fn request(&self, pace: &Cell<Pace>, record: u8, now: Time) {
+        let mut next = pace.get();
+        if next.take(REQUESTS, now).is_ok() {
+            pace.set(next);
+            // Nobody obeys if the parent is gone.
+            let _ = self.say(&[record]);
         }
     }
 

@@ -14,6 +14,7 @@
 //!   Ready       ·      yes     ·         ·           yes       ·      once
 //!   Awake       ·      yes     yes       ·           ·         ·      250 reads a second, and more after a pause
 //!   Steer       ·      ·       yes       ·           ·         ·      the same
+//!   Overflow    ·      ·       yes       ·           ·         ·      the same
 //!   Released    ·      yes     yes       ·           ·         ·      once for each order to release
 //!   Due         ·      yes     yes       ·           ·         ·      once
 //!   Leave       ·      yes     yes       ·           ·         ·      once
@@ -42,17 +43,17 @@ use crate::time::Time;
 /// The maximum length of the reason that a failing worker sends, in bytes.
 pub(super) const REASON_MAX: usize = 400;
 
-/// How often the parent may find the same wake-up (`Awake` or `Steer`) in a read. Handling a wake-up must not take the
-/// parent more than a percent or two of a processor. The parent looks for stalls less often than this, so a correct
-/// worker sends `Awake` less often.
+/// How often the parent may find the same wake-up (`Awake`, `Steer` or `Overflow`) in a read. Handling a wake-up must
+/// not take the parent more than a percent or two of a processor. The parent looks for stalls less often than this, so
+/// a correct worker sends `Awake` less often.
 ///
 /// A wake-up counts once per read, however often it is in it: while the parent pauses, many may accumulate.
 const WAKE_UPS: Rate = Rate::new(WAKE_UP_EACH, 256);
 const WAKE_UP_EACH: Duration = Duration::from_millis(4);
 
-/// How often a worker asks for steering. It saves up less than the parent allows, so a correct worker never breaks the
-/// protocol.
-pub(super) const STEER_REQUESTS: Rate = Rate::new(WAKE_UP_EACH, 128);
+/// How often a worker sends `Steer` or `Overflow`. It saves up less than the parent allows, so a correct worker never
+/// breaks the protocol.
+pub(super) const REQUESTS: Rate = Rate::new(WAKE_UP_EACH, 128);
 
 /// How often a worker may report a broken listener.
 const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
@@ -72,6 +73,7 @@ pub(super) const LISTENING: u8 = b'L';
 pub(super) const READY: u8 = b'R';
 pub(super) const AWAKE: u8 = b'A';
 pub(super) const STEER: u8 = b'S';
+pub(super) const OVERFLOW: u8 = b'O';
 pub(super) const RELEASED: u8 = b'D';
 pub(super) const DUE: u8 = b'M';
 pub(super) const LEAVE: u8 = b'Q';
@@ -101,6 +103,8 @@ pub(crate) enum Record {
     Awake,
     /// It asks the parent to check the steering.
     Steer,
+    /// A connection waits in a queue that other workers accept from as well, and this one has no room for it.
+    Overflow,
     /// It has let go of the sockets in the oldest order to release.
     Released,
     /// It has served as many requests as it may.
@@ -161,8 +165,7 @@ pub(super) struct Protocol {
     addresses: usize,
     /// The number of orders to release that are still unanswered.
     releases: usize,
-    awake: Pace,
-    steer: Pace,
+    wake_up_paces: WakeUpPaces,
     broken: Pace,
     was_due: bool,
     has_left: bool,
@@ -170,6 +173,14 @@ pub(super) struct Protocol {
     keeper: KeeperUse,
     /// The reason that the worker gives for its failure, once it has begun to send it.
     reason: Option<Vec<u8>>,
+}
+
+/// How often each wake-up has come.
+#[derive(Debug, Default)]
+struct WakeUpPaces {
+    awake: Pace,
+    steer: Pace,
+    overflow: Pace,
 }
 
 /// How often a keeper has sent each of its own records, for whatever program: another execution allows no more.
@@ -202,8 +213,7 @@ impl Protocol {
             partial: Vec::new(),
             addresses,
             releases: 0,
-            awake: Pace::default(),
-            steer: Pace::default(),
+            wake_up_paces: WakeUpPaces::default(),
             broken: Pace::default(),
             was_due: false,
             has_left: false,
@@ -265,12 +275,22 @@ impl Protocol {
             }
             [AWAKE] => {
                 self.works("awake")?;
-                return wake_up(&mut self.awake, &mut woken.awake, now, "awake", Record::Awake);
+                return wake_up(&mut self.wake_up_paces.awake, &mut woken.awake, now, "awake", Record::Awake);
             }
             [STEER] if self.state == State::Serving => {
-                return wake_up(&mut self.steer, &mut woken.steer, now, "steer", Record::Steer);
+                return wake_up(&mut self.wake_up_paces.steer, &mut woken.steer, now, "steer", Record::Steer);
             }
             [STEER] => return Err(Violation::Untimely("steer")),
+            [OVERFLOW] if self.state == State::Serving => {
+                return wake_up(
+                    &mut self.wake_up_paces.overflow,
+                    &mut woken.overflow,
+                    now,
+                    "overflow",
+                    Record::Overflow,
+                );
+            }
+            [OVERFLOW] => return Err(Violation::Untimely("overflow")),
             [RELEASED] => {
                 self.works("released")?;
                 self.releases = self.releases.checked_sub(1).ok_or(Violation::TooOften("released"))?;
@@ -409,6 +429,7 @@ fn count(times: &mut u32, most: u32, name: &'static str) -> Result<(), Violation
 struct WakeUps {
     awake: bool,
     steer: bool,
+    overflow: bool,
 }
 
 /// Counts a wake-up, once per read.

@@ -25,11 +25,12 @@ fn in_state(prefix: &[u8]) -> Protocol {
 fn each_record_has_its_time() {
     let states: [&[u8]; 6] = [b"", b"L", b"LR", b"LRX", b"LXP\x01\0\0\0", b"LXP\x01\0\0\0R"];
     let remark = [&b"N\x05"[..], &[0; 38]].concat();
-    let cells: [(&[u8], [bool; 6]); 16] = [
+    let cells: [(&[u8], [bool; 6]); 17] = [
         (b"L", [true, false, false, false, false, false]),
         (b"R", [false, true, false, false, true, false]),
         (b"A", [false, true, true, false, false, false]),
         (b"S", [false, false, true, false, false, false]),
+        (b"O", [false, false, true, false, false, false]),
         (b"D", [false, true, true, false, false, false]),
         (b"M", [false, true, true, false, false, false]),
         (b"Q", [false, true, true, false, false, false]),
@@ -100,7 +101,7 @@ fn junk_and_addresses_that_are_not_there_break_it_and_silence_the_worker() {
 
 #[test]
 fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
-    for (record, name) in [(b'A', "awake"), (b'S', "steer")] {
+    for (record, name) in [(b'A', "awake"), (b'S', "steer"), (b'O', "overflow")] {
         let mut protocol = in_state(b"LR");
         let gathered = [record; 4096];
         assert_eq!(all(&mut protocol, &[&gathered[..]; 16], Time::default()).0.len(), 16);
@@ -118,7 +119,7 @@ fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
 fn a_worker_that_does_as_agreed_never_rings_too_often() {
     let (mut own, mut protocol, mut rung, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
     for ms in 0..20_000 {
-        if own.take(STEER_REQUESTS, Time::from_millis(ms)).is_ok() {
+        if own.take(REQUESTS, Time::from_millis(ms)).is_ok() {
             rung += 1;
             late += 1;
         }
