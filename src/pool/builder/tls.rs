@@ -75,8 +75,7 @@ impl Builder {
         self.put("https-redirect", |config| config.listening.tls.redirect = redirects)
     }
 
-    /// Sets how long the secret of session tickets is used for new ones. Default 43200 s, which is
-    /// twelve hours; zero issues no tickets.
+    /// Sets how long the secret of session tickets is used for new ones. Default 12 h; zero issues no tickets.
     ///
     /// A session can be resumed for one period. The secrets outlive workers and [upgrades](crate::Handle::upgrade), but
     /// not the pool.
