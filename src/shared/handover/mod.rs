@@ -71,9 +71,6 @@
 //! [`Order::EmptyQueue`]: crate::shared::channel::Order::EmptyQueue
 //! [`Order::Move`]: crate::shared::channel::Order::Move
 
-// The server uses the rest.
-#![allow(dead_code, unused_imports)]
-
 pub(crate) mod activity;
 mod gate;
 mod pair;
