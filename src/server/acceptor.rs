@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
-#[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::server::client::Client;
 use crate::server::station::Station;
-#[cfg(feature = "tls")]
 use crate::server::tls::Endpoint;
 use crate::shared::listener;
 use crate::sys::{self, epoll};
@@ -30,7 +28,6 @@ pub(crate) struct Acceptor {
     /// Whether the loop gets events for new connections.
     is_offered: bool,
     /// Set if its connections begin with a handshake of TLS.
-    #[cfg(feature = "tls")]
     endpoint: Option<Rc<Endpoint>>,
     /// Set if the socket belongs to another slot.
     pub(crate) neighbour: Option<Neighbour>,
@@ -101,19 +98,10 @@ impl Acceptor {
     }
 
     fn new(listener: Listener) -> Acceptor {
-        Acceptor {
-            listener,
-            token: Token(0),
-            has_waiting: false,
-            is_offered: false,
-            #[cfg(feature = "tls")]
-            endpoint: None,
-            neighbour: None,
-        }
+        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false, endpoint: None, neighbour: None }
     }
 
     /// Whether its connections begin with a handshake depends on its address.
-    #[cfg(feature = "tls")]
     pub(crate) fn secured_by(mut self, endpoint: Option<&Rc<Endpoint>>) -> Acceptor {
         let address = match &self.listener {
             Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.local_addr().ok(),
@@ -124,7 +112,6 @@ impl Acceptor {
     }
 
     /// Whether its connections begin with a handshake of TLS.
-    #[cfg(feature = "tls")]
     pub(crate) fn is_secured(&self) -> bool {
         self.endpoint.is_some()
     }
@@ -267,7 +254,6 @@ impl Acceptor {
             }),
             Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Client::Unix(stream), None)),
         };
-        #[cfg(feature = "tls")]
         let accepted = match (&self.endpoint, accepted) {
             (Some(endpoint), Ok((client, peer))) => {
                 return client.secure(endpoint).map(|client| (client, peer)).map_err(|error| {

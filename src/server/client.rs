@@ -4,7 +4,6 @@
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-#[cfg(feature = "tls")]
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ use socket2::SockRef;
 use crate::server::access_log::Track;
 use crate::server::http::{TlsInfo, TrustedProxies, Via};
 use crate::server::proxy::Header;
-#[cfg(feature = "tls")]
 use crate::server::tls;
 use crate::shared::config::ServerConfig;
 use crate::sys;
@@ -38,7 +36,6 @@ pub(crate) enum Client {
         socket: OwnedFd,
         is_unix: bool,
     },
-    #[cfg(feature = "tls")]
     Tls(Box<tls::Stream>),
 }
 
@@ -48,7 +45,6 @@ impl Client {
     /// # Errors
     ///
     /// If the library refuses its configuration.
-    #[cfg(feature = "tls")]
     pub(crate) fn secure(self, endpoint: &Rc<tls::Endpoint>) -> io::Result<Client> {
         match self {
             Client::Tcp(stream) => Ok(Client::Tls(Box::new(tls::Stream::new(stream, Rc::clone(endpoint))?))),
@@ -60,14 +56,12 @@ impl Client {
     #[inline]
     pub(crate) fn tls_info(&self) -> Option<&TlsInfo> {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.info(),
             _ => None,
         }
     }
 
     /// Whether its handshake is in progress, and if so, what is to come of it.
-    #[cfg(feature = "tls")]
     pub(crate) fn handshake(&self) -> Option<tls::Awaited> {
         match self {
             Client::Tls(stream) => stream.handshake(),
@@ -76,7 +70,6 @@ impl Client {
     }
 
     /// Ends a handshake in favour of another.
-    #[cfg(feature = "tls")]
     pub(crate) fn end_handshake(&mut self) {
         if let Client::Tls(stream) = self {
             stream.give_way();
@@ -85,7 +78,6 @@ impl Client {
 
     /// A header of the PROXY protocol comes before the handshake, if there is one.
     pub(crate) fn await_header(&mut self) {
-        #[cfg(feature = "tls")]
         if let Client::Tls(stream) = self {
             stream.await_header();
         }
@@ -94,7 +86,6 @@ impl Client {
     /// The header has come, and these bytes after it. Returns whether they belong to a handshake.
     pub(crate) fn begin_tls(&mut self, bytes: &[u8]) -> bool {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => {
                 stream.begin(bytes);
                 true
@@ -110,7 +101,6 @@ impl Client {
     #[inline]
     pub(crate) fn wants_write(&self) -> bool {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.wants_write(),
             _ => false,
         }
@@ -120,7 +110,6 @@ impl Client {
     #[inline]
     pub(crate) fn has_more(&self) -> Option<bool> {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => Some(stream.has_more()),
             _ => None,
         }
@@ -130,7 +119,6 @@ impl Client {
     #[inline]
     pub(crate) fn held(&self) -> usize {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.held(),
             _ => 0,
         }
@@ -139,7 +127,6 @@ impl Client {
     /// Tells the client that nothing more will come, if its protocol has a word for that.
     #[inline]
     pub(crate) fn say_goodbye(&mut self) {
-        #[cfg(feature = "tls")]
         if let Client::Tls(stream) = self {
             stream.give_up();
             stream.say_goodbye();
@@ -152,7 +139,6 @@ impl Client {
             Client::Tcp(stream) => stream.register(registry, token, wanted),
             Client::Unix(stream) => stream.register(registry, token, wanted),
             Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).register(registry, token, wanted),
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.socket().register(registry, token, wanted),
         }
     }
@@ -162,7 +148,6 @@ impl Client {
             Client::Tcp(stream) => stream.deregister(registry),
             Client::Unix(stream) => stream.deregister(registry),
             Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).deregister(registry),
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.socket().deregister(registry),
         }
     }
@@ -181,7 +166,6 @@ impl Client {
             Client::Tcp(stream) => Some(stream.as_raw_fd()),
             Client::Unix(stream) => Some(stream.as_raw_fd()),
             Client::Taken { socket, .. } => Some(socket.as_raw_fd()),
-            #[cfg(feature = "tls")]
             Client::Tls(_) => None,
         }
     }
@@ -197,12 +181,8 @@ impl Client {
     #[inline(never)]
     fn read_secured(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.read(bytes),
-            _ => {
-                let _ = bytes;
-                Err(ErrorKind::Unsupported.into())
-            }
+            _ => Err(ErrorKind::Unsupported.into()),
         }
     }
 
@@ -247,17 +227,12 @@ impl Client {
     #[inline(never)]
     fn write_secured(&mut self, bytes: &[u8], has_more: bool) -> io::Result<usize> {
         match self {
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.write(bytes, has_more),
-            _ => {
-                let _ = (bytes, has_more);
-                Err(ErrorKind::Unsupported.into())
-            }
+            _ => Err(ErrorKind::Unsupported.into()),
         }
     }
 
     pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
-        #[cfg(feature = "tls")]
         if let Client::Tls(stream) = self {
             return stream.shutdown(how);
         }
@@ -290,7 +265,6 @@ impl AsFd for Client {
             Client::Tcp(stream) => stream.as_fd(),
             Client::Unix(stream) => stream.as_fd(),
             Client::Taken { socket, .. } => socket.as_fd(),
-            #[cfg(feature = "tls")]
             Client::Tls(stream) => stream.as_fd(),
         }
     }

@@ -254,5 +254,5 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod timing;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
 pub(crate) mod tls;

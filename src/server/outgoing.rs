@@ -157,7 +157,6 @@ impl Outgoing {
                 let sent = match client {
                     Client::Taken { .. } => file.send_by_copy(client, &mut cx.input)?,
                     Client::Tcp(_) | Client::Unix(_) => file.send(&*client)?,
-                    #[cfg(feature = "tls")]
                     Client::Tls(stream) => file.send_sealed(stream)?,
                 };
                 Ok(match sent {

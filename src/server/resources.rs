@@ -3,13 +3,11 @@
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-#[cfg(feature = "tls")]
 use std::rc::Rc;
 
 use crate::server::access_log::AccessLog;
 use crate::server::http::{Common, Request};
 use crate::server::inbox::Inbox;
-#[cfg(feature = "tls")]
 use crate::server::tls::Endpoint;
 use crate::shared::handover::{Gate, Receiver};
 
@@ -32,7 +30,6 @@ pub(crate) struct Resources {
     /// The access log, if there is one.
     pub(crate) log: Option<AccessLog>,
     /// What connections with TLS share, if there are any.
-    #[cfg(feature = "tls")]
     pub(crate) tls: Option<Rc<Endpoint>>,
 }
 
@@ -41,7 +38,6 @@ impl Resources {
     pub(crate) fn gate(&self) -> Gate {
         let mut gate = Gate::default();
         for listener in self.listeners.iter().chain(&self.shared_listeners) {
-            #[cfg(feature = "tls")]
             if self.tls.as_ref().zip(listener.local_addr().ok()).is_some_and(|(tls, address)| tls.is_for(address)) {
                 continue;
             }

@@ -79,7 +79,6 @@ impl Bed {
             common: Common::new(),
             streams: Box::new(|_| false),
             log: None,
-            #[cfg(feature = "tls")]
             tls: None,
         };
         let station = Station {

@@ -27,7 +27,7 @@ pub(crate) struct Counters {
 
 /// How a handshake of TLS has ended, or a connection with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only TLS counts them"))]
 pub(crate) enum Handshake {
     /// Whole, or resumed by a ticket.
     Full12,

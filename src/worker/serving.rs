@@ -126,6 +126,8 @@ impl Worker {
             log,
             #[cfg(feature = "tls")]
             tls: self.endpoint(),
+            #[cfg(not(feature = "tls"))]
+            tls: None,
         };
         let station = Station {
             id: self.identity.slot,

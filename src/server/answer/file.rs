@@ -203,7 +203,6 @@ const TOGETHER_MAX: u64 = 64 * 1024;
 const BYTES_PER_TURN: u64 = 1 << 20;
 
 /// The same, if they are encrypted.
-#[cfg(feature = "tls")]
 const SEALED_TURN: u64 = BYTES_PER_TURN / 4;
 
 /// The progress of sending.
@@ -330,7 +329,6 @@ impl FileBody {
     /// # Errors
     ///
     /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
-    #[cfg(feature = "tls")]
     pub(crate) fn send_sealed(&mut self, stream: &mut crate::server::tls::Stream) -> io::Result<Sent> {
         let FileBody { opened, part: Part { range, .. }, .. } = self;
         let mut turn = SEALED_TURN;

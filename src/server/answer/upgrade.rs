@@ -13,7 +13,6 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::server::answer::guard::UpgradeGuard;
 use crate::server::client::Client;
-#[cfg(feature = "tls")]
 use crate::server::tls::TlsSocket;
 use crate::sys;
 
@@ -56,7 +55,6 @@ pub enum Socket {
     /// A connection to a Unix socket.
     Unix(UnixStream),
     /// A connection with TLS.
-    #[cfg(feature = "tls")]
     Tls(Box<TlsSocket>),
 }
 
@@ -68,8 +66,7 @@ impl Socket {
             Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
             Client::Taken { socket, is_unix: false } => Socket::Tcp(socket.into()),
             Client::Taken { socket, is_unix: true } => Socket::Unix(socket.into()),
-            #[cfg(feature = "tls")]
-            Client::Tls(stream) => Socket::Tls(Box::new(stream.into_socket())),
+            Client::Tls(stream) => Socket::Tls(stream.into_socket()),
         }
     }
 }
@@ -172,7 +169,6 @@ impl Read for Upgraded {
             return match &mut self.stream {
                 Socket::Tcp(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
                 Socket::Unix(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
-                #[cfg(feature = "tls")]
                 Socket::Tls(socket) => socket.read(bytes),
             };
         }
@@ -184,7 +180,6 @@ impl Write for Upgraded {
         match &mut self.stream {
             Socket::Tcp(socket) => waiting(&*socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
             Socket::Unix(socket) => waiting(&*socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
-            #[cfg(feature = "tls")]
             Socket::Tls(socket) => socket.write(bytes),
         }
     }
@@ -198,7 +193,6 @@ impl Socket {
     /// Whether reading returns at once, though the kernel may hold nothing.
     fn has_more(&self) -> bool {
         match self {
-            #[cfg(feature = "tls")]
             Socket::Tls(socket) => socket.has_more(),
             _ => false,
         }
@@ -210,7 +204,6 @@ impl AsFd for Socket {
         match self {
             Socket::Tcp(stream) => stream.as_fd(),
             Socket::Unix(stream) => stream.as_fd(),
-            #[cfg(feature = "tls")]
             Socket::Tls(stream) => stream.as_fd(),
         }
     }

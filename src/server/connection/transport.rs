@@ -49,7 +49,6 @@ impl Transport {
     }
 
     /// Ends its handshake in favour of another.
-    #[cfg(feature = "tls")]
     pub(crate) fn end_handshake(&mut self) {
         self.client.end_handshake();
     }

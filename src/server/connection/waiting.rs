@@ -10,7 +10,6 @@ use super::transport::Transport;
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::server::timing::Timing;
-#[cfg(feature = "tls")]
 use crate::server::tls::{Awaited, PATIENCE};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
@@ -76,7 +75,6 @@ impl<'c> Waiting<'c> {
 
     /// Since when its handshake waits for the client, if it does, and whether some of it has come. One that was begun
     /// counts from later on, so that those of which nothing has come go first.
-    #[cfg(feature = "tls")]
     pub(crate) fn handshake_since(self, config: &ServerConfig) -> Option<(bool, Time)> {
         let awaited = self.transport.client.handshake()?;
         // Without a timeout nobody knows.

@@ -1,51 +1,39 @@
 //! When connections with TLS are accepted: not while handshakes wait for a turn, and at the limit of handshakes in
 //! progress only if one of them makes room.
 
-#[cfg(feature = "tls")]
 use std::rc::Rc;
-#[cfg(feature = "tls")]
 use std::time::Duration;
 
-#[cfg(feature = "tls")]
 use log::warn;
 
 use super::acceptors::Acceptors;
-#[cfg(feature = "tls")]
 use super::admission::is_warning_due;
 use super::connections::Connections;
-#[cfg(feature = "tls")]
 use super::eviction::Eviction;
 use crate::server::acceptor::Acceptor;
 use crate::server::answer::response::Response;
 use crate::server::http::Request;
-#[cfg(feature = "tls")]
 use crate::server::tls::Endpoint;
 use crate::shared::scoreboard::OwnRow;
 use crate::time::Time;
 
 /// The maximum number of handshakes to examine for one new connection.
-#[cfg(feature = "tls")]
 const EXAMINED_MAX: usize = 16;
 
 /// How long not to look again when all were examined.
-#[cfg(feature = "tls")]
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The handshakes of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     /// What connections with TLS share, if there are any.
-    #[cfg(feature = "tls")]
     pub(super) endpoint: Option<Rc<Endpoint>>,
     /// Which of them makes room for another.
-    #[cfg(feature = "tls")]
     eviction: Eviction,
     /// When it was last logged that some do.
-    #[cfg(feature = "tls")]
     warned: Option<Time>,
 }
 
-#[cfg(feature = "tls")]
 impl Handshakes {
     pub(super) fn new(endpoint: Option<Rc<Endpoint>>) -> Handshakes {
         Handshakes { endpoint, ..Handshakes::default() }
@@ -148,31 +136,5 @@ impl Handshakes {
         self.eviction.drop_first();
         connections.table.entries[index].connection.transport.end_handshake();
         connections.close(index);
-    }
-}
-
-#[cfg(not(feature = "tls"))]
-impl Handshakes {
-    #[inline]
-    pub(super) fn are_deferred(&self) -> bool {
-        false
-    }
-
-    #[inline]
-    pub(super) fn begin_turn(&self) {}
-
-    #[inline]
-    pub(super) fn end_turn(&self, _: OwnRow<'_>) {}
-
-    #[inline]
-    pub(super) fn may_begin<H>(&mut self, _: usize, _: &mut Acceptors, _: &mut Connections<'_, H>) -> bool
-    where
-        H: FnMut(&Request<'_>) -> Response,
-    {
-        true
-    }
-
-    pub(super) fn due(&self, _: &Acceptor, due: Time) -> Time {
-        due
     }
 }

@@ -111,7 +111,6 @@ where
         let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);
         let mut acceptors = Acceptors::default();
         for acceptor in tcp.chain(unix) {
-            #[cfg(feature = "tls")]
             let acceptor = acceptor.secured_by(resources.tls.as_ref());
             acceptors.add(acceptor, &poll).map_err(listen)?;
         }
@@ -130,10 +129,7 @@ where
             passing: HandoverQueue::new(gate),
             taking,
             inbox,
-            #[cfg(feature = "tls")]
             handshakes: Handshakes::new(resources.tls),
-            #[cfg(not(feature = "tls"))]
-            handshakes: Handshakes::default(),
             lifeline,
         })
     }

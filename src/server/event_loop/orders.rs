@@ -49,7 +49,6 @@ where
 
     fn watch(&mut self, slot: usize, socket: OwnedFd) {
         let acceptor = Acceptor::neighbour(slot, socket, self.connections.cx.clock.now);
-        #[cfg(feature = "tls")]
         let acceptor = acceptor.secured_by(self.handshakes.endpoint.as_ref());
         if let Err(error) = self.acceptors.add(acceptor, &self.connections.poll) {
             let tag = &self.connections.cx.station.tag;

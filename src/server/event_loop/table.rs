@@ -34,7 +34,7 @@ pub(super) struct Entry {
 
 // With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() == if cfg!(feature = "tls") { 120 } else { 112 });
+const _: () = assert!(size_of::<Entry>() == 120);
 
 impl Entry {
     /// Whether it holds memory, or has held some that is still accounted for.
@@ -103,7 +103,6 @@ impl Table {
     }
 
     /// The handshakes that wait for their clients.
-    #[cfg(feature = "tls")]
     pub(super) fn handshakes<'t>(&'t self, cx: &'t Context<'_>) -> impl Iterator<Item = Idle> + 't {
         self.entries.iter().filter(|(_, entry)| !entry.connection.transport.is_again).filter_map(|(index, entry)| {
             let (is_new, since) = entry.connection.waiting().handshake_since(cx.station.config)?;
@@ -112,7 +111,6 @@ impl Table {
     }
 
     /// Whether a handshake has waited for its client ever since.
-    #[cfg(feature = "tls")]
     pub(super) fn is_still_awaited(&self, idle: Idle, cx: &Context<'_>) -> bool {
         let entry = self.get(Place { index: idle.index, serial: idle.serial });
         let entry = entry.filter(|entry| !entry.connection.transport.is_again);

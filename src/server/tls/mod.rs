@@ -9,6 +9,7 @@
 //! - `stream.rs`: a socket with its session: what a [`Client`](super::client::Client) is for TCP
 //! - `endpoint.rs`: what the sessions of a worker share: the configuration, buffers, counters
 //! - `socket.rs`: a connection that the application has taken over
+//! - `absent.rs`: the same names without the feature `tls`, for values that cannot exist
 //!
 //! # How it works
 //!

@@ -329,8 +329,8 @@ impl Stream {
     }
 
     /// The connection for the application.
-    pub(crate) fn into_socket(self) -> TlsSocket {
-        TlsSocket::new(self.socket.into(), self.session, self.pending, self.sent)
+    pub(crate) fn into_socket(self) -> Box<TlsSocket> {
+        Box::new(TlsSocket::new(self.socket.into(), self.session, self.pending, self.sent))
     }
 }
 

@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::row::{Row, RowPage, Word};
-#[cfg(feature = "tls")]
 use crate::shared::counters::HANDSHAKES;
 use crate::time::Time;
 
@@ -143,7 +142,6 @@ impl OwnRow<'_> {
     }
 
     /// Sets how many handshakes have ended in which way.
-    #[cfg(feature = "tls")]
     pub(crate) fn set_handshakes(&self, counts: &[u64; HANDSHAKES]) {
         let words = &self.0.own[Word::Handshakes as usize..];
         words.iter().zip(counts).for_each(|(word, count)| word.store(*count, Relaxed));
