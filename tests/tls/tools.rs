@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::browser::{address, file, testbed};
-use crate::support::{example, fresh_path, until};
+use crate::support::{example, fresh_path, skip, until};
 
 type Values = BTreeMap<String, u64>;
 
@@ -83,6 +83,9 @@ fn flood_and_kept_speak_tls_and_raw_tls_answers() {
 /// The first run of the scripts that use them, as short as it can be.
 #[test]
 fn the_scripts_for_tls_run() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|said| said.status.success()) {
+        return skip("there is no python3");
+    }
     let built = example("load").get_program().to_owned();
     let built = std::path::Path::new(&built).ancestors().nth(2).expect("target/debug").to_owned();
     let scratch = fresh_path("tls.scripts");
@@ -94,10 +97,10 @@ fn the_scripts_for_tls_run() {
     ] {
         let mut command = Command::new(format!("{}/{script}", env!("CARGO_MANIFEST_DIR")));
         command.args(arguments.split(' ')).env("BUILT", &built).env("CARGO_TARGET_DIR", &scratch);
-        let output = command.output().expect("there is a python3");
+        let output = command.output().expect("it can be executed");
         let (table, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if errors.contains("needs two CPUs") {
-            crate::support::skip("one CPU");
+            skip("one CPU");
             continue;
         }
         assert!(
