@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::server::access_log::AccessLog;
 use crate::server::clock::Clock;
-use crate::server::http::{Common, Encoder, Recall, Request};
+use crate::server::http::{CommonFields, Encoder, Recall, Request};
 use crate::server::mailbox::ConnectionWaker;
 use crate::server::memory::Memory;
 use crate::server::slow::SlowRequests;
@@ -113,7 +113,7 @@ impl<'w> Context<'w> {
 }
 
 impl Http {
-    pub(crate) fn new(common: Common, streams: Box<dyn FnMut(&Request<'_>) -> bool>) -> Http {
+    pub(crate) fn new(common: CommonFields, streams: Box<dyn FnMut(&Request<'_>) -> bool>) -> Http {
         Http { encoder: Encoder::new(common), recall: Recall::default(), streams, date_due: Time::default() }
     }
 

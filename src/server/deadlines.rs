@@ -1,6 +1,6 @@
 //! PURE. When to look at which connection, lazily: if the deadline of a connection moves later, its alarm stays, and is
-//! set again when it rings. So a request costs nothing here, and a connection has one alarm, rarely two. An alarm may
-//! be for a connection that has ended, and whose place belongs to another one.
+//! set again when it goes off. So a request costs nothing here, and a connection has one alarm, rarely two. The
+//! connection of an alarm may have ended, and its place may belong to another one.
 #![forbid(unsafe_code)]
 
 use std::cmp::Reverse;
@@ -42,12 +42,12 @@ impl Deadlines {
         self.alarms.push(Reverse(alarm.packed()));
     }
 
-    /// When the next alarm rings.
+    /// When the next alarm goes off.
     pub(crate) fn next(&self) -> Option<Time> {
         self.alarms.peek().map(|Reverse(alarm)| Alarm::unpacked(*alarm).due)
     }
 
-    /// Takes the next alarm that rings at `now` or before.
+    /// Takes the next alarm that goes off at `now` or before.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<Alarm> {
         if self.next()? > now {
             return None;

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use crate::server::http::{Codec, Common, Encoder, Length, Limits, Next, Recall, ResponseHead, Scratch};
+use crate::server::http::{Codec, CommonFields, Encoder, Length, Limits, Next, Recall, ResponseHead, Scratch};
 use crate::shared::scoreboard::ParentBoard;
 use crate::time::Time;
 
@@ -99,7 +99,7 @@ fn head_browser_recalled() {
 }
 
 fn render(heads: &[ResponseHead]) {
-    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::with_capacity(4096));
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(CommonFields::new()), Vec::with_capacity(4096));
     let mut scratch = Scratch::new();
     assert!(matches!(codec.next(SHORT, &mut scratch, &LIMITS, &mut |_| false).1, Next::Request(_)));
     let mut heads = heads.iter().cycle();
@@ -127,7 +127,7 @@ fn encode_unlike() {
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn date() {
-    let mut common = Common::new();
+    let mut common = CommonFields::new();
     // Within one day, since the length of the search for a year varies.
     measured(|| common.refresh(black_box(1_800_000_000)));
 }

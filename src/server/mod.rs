@@ -38,13 +38,14 @@
 //! - `files/`: a directory as a handler. `name.rs` (the name in a path), `accept.rs` and `listing.rs` are PURE;
 //!   `fields.rs`: header fields by path; `directory.rs`: reads what `listing.rs` shows; `root.rs`: resolves by
 //!   openat2(2); `open_files.rs`: keeps files open while their names lead to them
-//! - `access_log/`: a line for each response. `format.rs` (PURE) formats it, `file.rs` appends it
+//! - `access_log/`: a line for each response. `plan.rs`, `format.rs`, `escape.rs` and `buffer.rs` (PURE) lay it out and
+//!   fill it in; `file.rs` appends it
 //! - `http/`: PURE. Bytes to requests, heads of responses to bytes. `codec.rs`: requests as they arrive; `head.rs`:
-//!   their heads. `parse.rs`: a complete and well-formed one in one pass; `lines.rs`: any other; `facts.rs`: what its
-//!   fields imply; `rules.rs`: the rules about several lines; `recall.rs`: one that is already known; `host.rs`.
-//!   `body.rs`, `gathered.rs`, `pieces.rs`: bodies; `respond.rs`, `encode.rs`, `date.rs`: responses; `trailer.rs`:
-//!   fields after them, and hints before them; `forwarded.rs`: the clients of proxies; conditions, ranges, codings;
-//!   `media_type.rs`
+//!   their heads. `parse.rs`: a complete and well-formed one in one pass; `lines.rs`: any other; `field_summary.rs`:
+//!   what its fields imply; `rules.rs`: the rules about several lines; `recall.rs`: one that is already known;
+//!   `host.rs`. `partial.rs`, `body.rs`, `pieces.rs`: bodies; `response_mode.rs`: what a request implies for its
+//!   response; `respond.rs`, `encode.rs`, `date.rs`: responses; `trailer.rs`: fields after them, and hints before them;
+//!   `forwarded.rs`: the clients of proxies; conditions, ranges, codings; `media_type.rs`
 //! - `proxy/`: PURE. The header of the PROXY protocol, before a connection's first request
 //! - `tls/`: TLS between the socket and the codec; `redirect.rs`: from HTTP to HTTPS
 //! - `slow.rs`: logs requests to which the application responds slowly
@@ -207,10 +208,11 @@
 //!
 //! # Decisions
 //!
-//! - **One heap of alarms instead of FIFO lists per timeout.** A connection has one alarm, which rings at the earliest
-//!   time to which its deadline was ever set; if the deadline has moved by then, the alarm is set again. So a request
-//!   costs one store, as with the lists, the order of kinds does not matter, and deadlines are exact. `scripts/bench
-//!   scale` shows the cost of a request with more connections, and `scripts/bench latency` whether any turn is long.
+//! - **One heap of alarms instead of FIFO lists per timeout.** A connection has one alarm, which goes off at the
+//!   earliest time to which its deadline was ever set. If the deadline has moved by then, the alarm is set again. So a
+//!   request costs one store, as with the lists, the order of kinds does not matter, and deadlines are exact.
+//!   `scripts/bench scale` shows the cost of a request with more connections, and `scripts/bench latency` whether any
+//!   turn is long.
 //! - **A request after a deferred response waits**, and is not answered from a queue: clients that pipeline need no
 //!   more, and memory is bounded by construction.
 //! - **Each worker opens the root again**, so that a rolling restart follows a link that a deployment has changed.

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use crate::server::access_log::AccessLog;
-use crate::server::http::{Common, Request};
+use crate::server::http::{CommonFields, Request};
 use crate::server::inbox::Inbox;
 use crate::server::tls::Endpoint;
 use crate::shared::handover::{Gate, Receiver};
@@ -24,7 +24,7 @@ pub(crate) struct Resources {
     /// The parent's messages and their hook, if one was set.
     pub(crate) inbox: Option<Inbox>,
     /// The fields of every response.
-    pub(crate) common: Common,
+    pub(crate) common: CommonFields,
     /// Chooses the requests whose body is not collected.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The access log, if there is one.

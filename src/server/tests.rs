@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::adoption::{Adopter, Adoptions};
 use super::answer::response::Response;
 use super::event_loop::Server;
-use super::http::{Common, Request};
+use super::http::{CommonFields, Request};
 use super::resources::Resources;
 use super::station::Station;
 use crate::shared::channel::{self, ParentEnd, WorkerEnd};
@@ -76,7 +76,7 @@ impl Bed {
             unix_listeners: Vec::new(),
             handover: self.handover.take(),
             inbox: None,
-            common: Common::new(),
+            common: CommonFields::new(),
             streams: Box::new(|_| false),
             log: None,
             tls: None,

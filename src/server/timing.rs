@@ -22,7 +22,7 @@ pub(crate) enum Timing {
     /// The next request.
     Idle,
     /// Memory for the next bytes of a body, which the client may have sent.
-    Room,
+    Memory,
     /// The thread of the application that reads a body.
     Reader,
     /// Space in the socket for the next bytes of a response.
@@ -41,7 +41,7 @@ impl Timing {
         Timing::Head,
         Timing::Body,
         Timing::Idle,
-        Timing::Room,
+        Timing::Memory,
         Timing::Reader,
         Timing::Write,
         Timing::Answer,
@@ -79,7 +79,7 @@ pub(crate) fn timeout(timing: Timing, timeouts: &Timeouts) -> Option<Duration> {
         Timing::Body => timeouts.body,
         Timing::Idle => timeouts.idle,
         Timing::Write => timeouts.write,
-        Timing::Answer | Timing::Leaving | Timing::Room | Timing::Reader => return None,
+        Timing::Answer | Timing::Leaving | Timing::Memory | Timing::Reader => return None,
         Timing::Linger => LINGER_PAUSE,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })

@@ -99,8 +99,8 @@
 //! seat with the fewest connections, except those that have been busy for more than a millisecond.
 //!
 //! Without the privilege for eBPF, the parent attaches a classic BPF program that chooses among the best seats at
-//! random. It does so when a process comes or goes (before it forks, which takes longer), and when a worker rings. A
-//! worker rings if it notices, in a turn of its loop and at most once a millisecond, that the scoreboard calls for
+//! random. It does so when a process comes or goes (before it forks, which takes longer), and when a worker asks for
+//! it. A worker asks if it notices, in a turn of its loop and at most once a millisecond, that the scoreboard calls for
 //! another choice than the kernel has been told. The parent then checks for itself. It attaches up to 64 times in a
 //! burst and 500 times a second in the long run (`shared/pace.rs`), so no worker can keep it busy. An idle pool has
 //! nothing to steer.

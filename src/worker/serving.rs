@@ -16,7 +16,7 @@ use super::Worker;
 use crate::error::{Error, Result};
 use crate::server::access_log::AccessLog;
 use crate::server::adoption::Adoptions;
-use crate::server::http::{Common, Request};
+use crate::server::http::{CommonFields, Request};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
 use crate::shared::channel::WorkerEnd;
@@ -36,7 +36,7 @@ pub(crate) struct Serving {
     max_requests: Cell<u64>,
     drain_timeout: Duration,
     access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
-    pub(super) common: RefCell<Common>,
+    pub(super) common: RefCell<CommonFields>,
     pub(super) streams: RefCell<Option<Streams>>,
     /// Connections passed to the built-in server.
     pub(super) adoptions: Arc<Adoptions>,
@@ -51,7 +51,7 @@ impl Serving {
             max_requests: Cell::new(max_requests),
             drain_timeout,
             access_log: RefCell::default(),
-            common: RefCell::new(Common::new()),
+            common: RefCell::new(CommonFields::new()),
             streams: RefCell::default(),
             adoptions: Arc::default(),
             #[cfg(feature = "tls")]

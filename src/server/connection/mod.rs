@@ -118,7 +118,7 @@ impl Connection {
             None if self.timer.timing == Timing::Reader => Step::Wait,
             // Complete requests were answered. The rest of an incomplete one will never come.
             None if self.transport.is_ended() => Step::Close,
-            None if self.transport.is_readable() && self.timer.timing != Timing::Room => Step::Again,
+            None if self.transport.is_readable() && self.timer.timing != Timing::Memory => Step::Again,
             None => Step::Wait,
         }
     }
@@ -157,7 +157,7 @@ impl Connection {
         let reject = match self.timer.timing {
             Timing::Head if self.session.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
-            Timing::Room => Reject::NoRoom,
+            Timing::Memory => Reject::NoRoom,
             Timing::Answer | Timing::Reader => return self.answer_for_application(cx),
             Timing::Write => {
                 if self.session.codec.ending.delimits() {

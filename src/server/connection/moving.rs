@@ -26,7 +26,7 @@ impl<'c> Waiting<'c> {
             return None;
         }
         let (awaits_header, source) = self.session.peer.header()?;
-        let (requests, unread) = (codec.asked.requests(), self.buffers.unread()?);
+        let (requests, unread) = (codec.mode.requests(), self.buffers.unread()?);
         Some(Record { is_new: requests == 0, awaits_header, requests, waited, source, unread })
     }
 
@@ -80,7 +80,7 @@ impl Connection {
 
     /// There is no room for it here: its next response is the last. Returns whether its client has sent something.
     pub(crate) fn end_after_next(&mut self) -> bool {
-        self.session.codec.asked.end_after_next();
+        self.session.codec.mode.end_after_next();
         self.buffers.is_some() || self.transport.client.has_bytes()
     }
 

@@ -76,7 +76,7 @@ impl Timer {
     pub(super) fn after_reading(&mut self, phase: Phase, requests: usize, received: usize, cx: &Context<'_>) {
         let timing = match phase {
             Phase::Head => Timing::Head,
-            Phase::Body if self.timing == Timing::Room => return,
+            Phase::Body if self.timing == Timing::Memory => return,
             Phase::Body => Timing::Body,
             Phase::Idle if self.timing == Timing::Head && requests == 0 => Timing::Head,
             Phase::Idle => Timing::Idle,
@@ -101,15 +101,15 @@ impl Timer {
     /// Leaves what the client has sent in the kernel until there is memory for it.
     #[cold]
     pub(super) fn wait_for_room(&mut self, cx: &mut Context<'_>) {
-        if self.timing != Timing::Room {
-            self.start(Timing::Room, cx);
+        if self.timing != Timing::Memory {
+            self.start(Timing::Memory, cx);
             cx.memory.wait(cx.waker.place);
         }
     }
 
     /// Whether it waits for memory.
     pub(crate) fn waits_for_room(&self) -> bool {
-        self.timing == Timing::Room
+        self.timing == Timing::Memory
     }
 
     #[inline]

@@ -26,7 +26,7 @@ pub(super) struct Table {
 pub(super) struct Entry {
     pub(super) connection: Connection,
     pub(super) serial: u32,
-    /// When its alarm rings.
+    /// When its alarm goes off.
     pub(super) armed: Time,
     /// Its share of the memory budget.
     pub(super) held: u32,

@@ -9,7 +9,7 @@ use super::head;
 use super::headers::Headers;
 use super::request::{Request, Version};
 use super::response::is_value;
-use super::rules::Room;
+use super::rules::HeadStorage;
 use super::{Limits, FIELDS_MAX};
 
 /// No limits but that of the fields, for which a head has a fixed number of places.
@@ -127,8 +127,8 @@ impl RequestBuilder {
     /// If a server would refuse the request, with the reason: a malformed target or Host, more than 128 fields.
     pub fn build(&mut self) -> Request<'_> {
         self.render();
-        let mut room = Room::new();
-        let head = match head::parse(self.head.as_bytes(), &mut room, &LIMITS) {
+        let mut storage = HeadStorage::new();
+        let head = match head::parse(self.head.as_bytes(), &mut storage, &LIMITS) {
             Ok(head) => head,
             Err(reject) => panic!("{} {}: {}", self.method, self.target, reject.reason().trim_end()),
         };

@@ -1,15 +1,15 @@
 //! The protocol state of a connection.
 
-use super::asked::Asked;
 use super::ending::Ending;
-use super::gathered::Gathered;
 use super::head;
 use super::lines::Scan;
 use super::message::{Framing, Head};
 use super::parse::parse_whole;
+use super::partial::PartialRequest;
 use super::recall::Recall;
 use super::request::Request;
-use super::rules::Room;
+use super::response_mode::ResponseMode;
+use super::rules::HeadStorage;
 use super::{Limits, Reject};
 
 /// The maximum number of empty lines before a request line (RFC 9112 section 2.2 requires at least one).
@@ -42,20 +42,20 @@ pub(crate) enum Phase {
 
 /// Space for a request, on the caller's stack.
 pub(crate) struct Scratch<'a> {
-    whole: Room<'a>,
+    whole: HeadStorage<'a>,
     /// For a second attempt. The borrow checker does not see that a failed parse has released its space.
-    lines: Room<'a>,
+    lines: HeadStorage<'a>,
     recall: Option<&'a mut Recall>,
 }
 
 impl<'a> Scratch<'a> {
     pub(crate) fn new() -> Self {
-        Scratch { whole: Room::new(), lines: Room::new(), recall: None }
+        Scratch { whole: HeadStorage::new(), lines: HeadStorage::new(), recall: None }
     }
 
     /// With a head that may come again.
     pub(crate) fn with(recall: &'a mut Recall) -> Self {
-        Scratch { whole: Room::new(), lines: Room::new(), recall: Some(recall) }
+        Scratch { whole: HeadStorage::new(), lines: HeadStorage::new(), recall: Some(recall) }
     }
 }
 
@@ -69,22 +69,22 @@ pub(crate) struct Codec {
     /// How the connection ends.
     pub(crate) ending: Ending,
     /// What the current request implies for its response.
-    pub(crate) asked: Asked,
-    pub(super) gathered: Option<Box<Gathered>>,
+    pub(crate) mode: ResponseMode,
+    pub(super) partial: Option<Box<PartialRequest>>,
     /// Whether the request was passed on, and its body is received as it arrives, if at all.
     pub(super) is_streaming: bool,
 }
 
 impl Codec {
     pub(crate) fn new() -> Codec {
-        let asked = Asked::default();
+        let mode = ResponseMode::default();
         let (scan, phase, ending) = (Scan::default(), Phase::Idle, Ending::default());
-        Codec { scan, empty_lines: 0, phase, ending, asked, gathered: None, is_streaming: false }
+        Codec { scan, empty_lines: 0, phase, ending, mode, partial: None, is_streaming: false }
     }
 
     /// For a connection that has had this many requests in another process.
     pub(crate) fn after(requests: u32) -> Codec {
-        Codec { asked: Asked::after(requests), ..Codec::new() }
+        Codec { mode: ResponseMode::after(requests), ..Codec::new() }
     }
 
     /// What the connection waits for.
@@ -107,7 +107,7 @@ impl Codec {
             // What follows the last response is not a request.
             return (input.len(), Next::NeedMore);
         }
-        if self.gathered.is_some() {
+        if self.partial.is_some() {
             return self.next_of_body(input, &mut scratch.lines, limits);
         }
         // Most heads arrive whole. An incomplete one is scanned line by line, since a client that sends byte by byte
@@ -134,11 +134,11 @@ impl Codec {
     fn next_of_lines<'a>(
         &'a mut self,
         input: &'a [u8],
-        room: &'a mut Room<'a>,
+        storage: &'a mut HeadStorage<'a>,
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
-        self.asked.is_head = false;
+        self.mode.is_head = false;
         let skipped = match self.skip_empty_lines(input) {
             Ok(skipped) => skipped,
             Err(reject) => return (0, Next::Reject(reject)),
@@ -149,13 +149,13 @@ impl Codec {
             return (skipped, Next::NeedMore);
         }
         // A refusal of HEAD has no content, and may come before the rest of the line.
-        self.asked.is_head = input.starts_with(b"HEAD ");
+        self.mode.is_head = input.starts_with(b"HEAD ");
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
                 let (head, rest) = input.split_at(len);
                 let (consumed, next) = match head::later_minor_version(head) {
-                    Some(minor) => self.next_of_later_version(head, minor, rest, room, limits),
-                    None => self.next_of_head((len, head::parse(head, room, limits)), input, limits, streams),
+                    Some(minor) => self.next_of_later_version(head, minor, rest, storage, limits),
+                    None => self.next_of_head((len, head::parse(head, storage, limits)), input, limits, streams),
                 };
                 (skipped + consumed, next)
             }
@@ -195,14 +195,14 @@ impl Codec {
         self.empty_lines = 0;
         match parsed {
             Err(reject) => {
-                self.asked.is_head = input.starts_with(b"HEAD ");
+                self.mode.is_head = input.starts_with(b"HEAD ");
                 (len, Next::Reject(reject))
             }
             Ok(head) if head.framing == Framing::Length(0) => {
-                self.asked.learn(&head, limits);
+                self.mode.learn(&head, limits);
                 if head.upgrade {
-                    let gathered = self.gathered.insert(Gathered::new(Vec::new(), head.framing));
-                    gathered.offered = head.offered();
+                    let partial = self.partial.insert(PartialRequest::new(Vec::new(), head.framing));
+                    partial.offered = head.offered();
                 }
                 (len, Next::Request(head.request))
             }
@@ -223,14 +223,14 @@ impl Codec {
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         let framing = head.framing;
-        self.asked.is_head = head.request.method == "HEAD";
+        self.mode.is_head = head.request.method == "HEAD";
         if streams(head.request) {
-            self.asked.learn(&head, limits);
+            self.mode.learn(&head, limits);
             self.is_streaming = true;
             self.phase = Phase::Body;
-            let gathered = self.gathered.insert(Gathered::new(Vec::new(), framing));
-            gathered.waits = head.expects_continue && rest.is_empty();
-            gathered.offered = head.offered();
+            let partial = self.partial.insert(PartialRequest::new(Vec::new(), framing));
+            partial.waits = head.expects_continue && rest.is_empty();
+            partial.offered = head.offered();
             return (0, Next::Request(head.request));
         }
         match framing {
@@ -238,29 +238,29 @@ impl Codec {
                 return (0, Next::Reject(Reject::BodyTooLarge));
             }
             Framing::Length(length) if length <= rest.len() as u64 => {
-                self.asked.learn(&head, limits);
+                self.mode.learn(&head, limits);
                 if head.upgrade {
-                    let gathered = self.gathered.insert(Gathered::new(Vec::new(), Framing::Length(0)));
-                    gathered.offered = head.offered();
+                    let partial = self.partial.insert(PartialRequest::new(Vec::new(), Framing::Length(0)));
+                    partial.offered = head.offered();
                 }
                 head.request.body = &rest[..length as usize];
                 return (length as usize, Next::Request(head.request));
             }
             _ => {}
         }
-        let mut gathered = Gathered::new(Vec::new(), framing);
-        match gathered.decoder.decode(rest, &mut gathered.body, limits) {
+        let mut partial = PartialRequest::new(Vec::new(), framing);
+        match partial.decoder.decode(rest, &mut partial.body, limits) {
             Err(reject) => (0, Next::Reject(reject)),
             Ok((taken, true)) => {
-                self.asked.learn(&head, limits);
-                gathered.offered = head.offered();
-                let gathered = self.gathered.insert(gathered);
-                head.request.body = &gathered.body;
+                self.mode.learn(&head, limits);
+                partial.offered = head.offered();
+                let partial = self.partial.insert(partial);
+                head.request.body = &partial.body;
                 (taken, Next::Request(head.request))
             }
             Ok((taken, false)) => {
-                gathered.head.extend_from_slice(text);
-                self.gathered = Some(gathered);
+                partial.head.extend_from_slice(text);
+                self.partial = Some(partial);
                 self.phase = Phase::Body;
                 let waits = head.expects_continue && taken == 0;
                 (taken, if waits { Next::Continue } else { Next::NeedMore })
@@ -276,7 +276,7 @@ impl Codec {
         head: &[u8],
         minor: usize,
         rest: &[u8],
-        room: &'a mut Room<'a>,
+        storage: &'a mut HeadStorage<'a>,
         limits: &Limits,
     ) -> (usize, Next<'a>) {
         self.scan = Scan::default();
@@ -293,30 +293,35 @@ impl Codec {
         if matches!(framing, Framing::Length(length) if length > limits.body as u64) {
             return (consumed, Next::Reject(Reject::BodyTooLarge));
         }
-        self.gathered = Some(Gathered::new(copy, framing));
+        self.partial = Some(PartialRequest::new(copy, framing));
         self.phase = Phase::Body;
         let has_body = framing != Framing::Length(0);
         if waits && has_body {
             return (consumed, Next::Continue);
         }
-        let (taken, next) = self.next_of_body(rest, room, limits);
+        let (taken, next) = self.next_of_body(rest, storage, limits);
         (consumed + taken, next)
     }
 
-    /// Continues with a request whose head was gathered.
-    fn next_of_body<'a>(&'a mut self, input: &[u8], room: &'a mut Room<'a>, limits: &Limits) -> (usize, Next<'a>) {
-        let Some(gathered) = &mut self.gathered else { return (0, Next::NeedMore) };
-        let taken = match gathered.decoder.decode(input, &mut gathered.body, limits) {
+    /// Continues with a request whose body is incomplete.
+    fn next_of_body<'a>(
+        &'a mut self,
+        input: &[u8],
+        storage: &'a mut HeadStorage<'a>,
+        limits: &Limits,
+    ) -> (usize, Next<'a>) {
+        let Some(partial) = &mut self.partial else { return (0, Next::NeedMore) };
+        let taken = match partial.decoder.decode(input, &mut partial.body, limits) {
             Err(reject) => return (input.len(), Next::Reject(reject)),
             Ok((taken, false)) => return (taken, Next::NeedMore),
             Ok((taken, true)) => taken,
         };
-        let Gathered { head, body, offered, .. } = &mut **gathered;
-        match head::parse(head, room, limits) {
+        let PartialRequest { head, body, offered, .. } = &mut **partial;
+        match head::parse(head, storage, limits) {
             // It was valid when it arrived.
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(head) => {
-                self.asked.learn(&head, limits);
+                self.mode.learn(&head, limits);
                 *offered = head.offered();
                 head.request.body = body;
                 (taken, Next::Request(head.request))

@@ -6,7 +6,7 @@ use super::response::{check_field, push_field, InvalidHeader};
 
 /// Date and the worker's own fields, rendered once a second and copied into each head.
 #[derive(Clone, Debug)]
-pub(crate) struct Common {
+pub(crate) struct CommonFields {
     /// The status line with which most responses begin, `Date: ` in IMF-fixdate (RFC 9110 section 5.6.7), CRLF, then
     /// the other fields.
     rendered: Vec<u8>,
@@ -16,9 +16,9 @@ pub(crate) struct Common {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
-impl Common {
-    pub(crate) fn new() -> Common {
-        let mut common = Common { rendered: Vec::new(), own: 0 };
+impl CommonFields {
+    pub(crate) fn new() -> CommonFields {
+        let mut common = CommonFields { rendered: Vec::new(), own: 0 };
         common.refresh(0);
         common
     }

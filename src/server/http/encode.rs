@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::date::Common;
+use super::date::CommonFields;
 use super::response::ResponseHead;
 
 /// The interim response to a client that waits before it sends a body (RFC 9110 section 15.2.1).
@@ -35,7 +35,7 @@ pub(super) enum Connection {
 /// response with the same fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Encoder {
-    common: Common,
+    common: CommonFields,
     kept: Option<Kept>,
     /// The number of heads that differed from the kept one.
     unlike: u32,
@@ -57,7 +57,7 @@ struct Kept {
 }
 
 impl Encoder {
-    pub(crate) fn new(common: Common) -> Encoder {
+    pub(crate) fn new(common: CommonFields) -> Encoder {
         Encoder { common, kept: None, unlike: 0 }
     }
 
@@ -118,7 +118,7 @@ impl Encoder {
 }
 
 /// Appends the head of a response up to the fields that frame the body.
-fn append_fields(head: &ResponseHead, connection: Connection, common: &Common, out: &mut Vec<u8>) {
+fn append_fields(head: &ResponseHead, connection: Connection, common: &CommonFields, out: &mut Vec<u8>) {
     out.reserve(HEAD_GUESS + head.fields.len());
     match head.status {
         200 => out.extend_from_slice(common.behind_ok()),

@@ -1,6 +1,6 @@
 //! What a client would see, for tests and fuzzers.
 
-use super::{Codec, Common, Encoder, Length, Limits, Next, Recall, Reject, Request, ResponseHead, Scratch};
+use super::{Codec, CommonFields, Encoder, Length, Limits, Next, Recall, Reject, Request, ResponseHead, Scratch};
 
 /// What a client would see of one request or refusal.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) fn feed_with<'a>(
     limits: &Limits,
     mut recall: Option<&mut Recall>,
 ) -> Vec<Seen> {
-    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(CommonFields::new()), Vec::new());
     let (mut seen, mut kept) = (Vec::new(), Vec::new());
     for piece in pieces {
         kept.extend_from_slice(piece);

@@ -7,12 +7,12 @@ use memchr::memchr;
 
 use super::message::Head;
 use super::parse::parse_whole;
-use super::rules::Room;
+use super::rules::HeadStorage;
 use super::{lines, Limits, Reject};
 
 /// Parses a complete head whose lines end in CRLF.
-pub(super) fn parse<'a>(head: &'a [u8], room: &'a mut Room<'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
-    match parse_whole(head, room, limits) {
+pub(super) fn parse<'a>(head: &'a [u8], storage: &'a mut HeadStorage<'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
+    match parse_whole(head, storage, limits) {
         Some((len, parsed)) if len == head.len() => parsed,
         _ => Err(lines::first_broken_rule(head, limits)),
     }

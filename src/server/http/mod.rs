@@ -12,8 +12,8 @@
 //!   any ── a broken rule ── Reject ──► Closed      respond, the last one ──► Closed
 //! ```
 //!
-//! A request that is whole in the caller's bytes is returned as slices of them: nothing is copied or allocated. Only a
-//! request whose body is incomplete or chunked is gathered in the codec's own memory, which is freed with its response.
+//! A request that is whole in the caller's bytes is returned as slices of them: nothing is copied or allocated. The
+//! codec copies only a request whose body is incomplete or chunked, and frees the copy with its response.
 //!
 //! # What a head costs
 //!
@@ -51,7 +51,6 @@
 //! | match once per call; drop most responses without asking what they hold; ask for room when it changes | 1 523 | 1 121 |
 #![forbid(unsafe_code)]
 
-mod asked;
 mod body;
 mod build;
 mod codec;
@@ -61,13 +60,12 @@ mod date;
 mod decode;
 mod encode;
 mod ending;
-mod facts;
 #[cfg(any(fuzzing, test))]
 mod feed;
+mod field_summary;
 mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod gathered;
 mod grammar;
 mod head;
 mod headers;
@@ -77,6 +75,7 @@ mod media_type;
 mod message;
 mod negotiate;
 mod parse;
+mod partial;
 mod pieces;
 mod range;
 mod recall;
@@ -84,6 +83,7 @@ mod reject;
 mod request;
 mod respond;
 mod response;
+mod response_mode;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -95,7 +95,7 @@ pub use build::RequestBuilder;
 pub(crate) use codec::{Codec, Next, Phase, Scratch};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, single, Validators, Verdict};
-pub(crate) use date::{fixdate, Common};
+pub(crate) use date::{fixdate, CommonFields};
 pub use decode::Pairs;
 pub(crate) use encode::{chunk, last_chunk, Encoder, CONTINUE};
 pub(crate) use forwarded::{Origin, TrustedProxies};

@@ -2,12 +2,12 @@
 
 use memchr::memchr;
 
-use super::facts::Facts;
+use super::field_summary::FieldSummary;
 use super::grammar::{find_query, PATH, QUERY, TCHAR};
 use super::headers::Field;
 use super::message::Head;
 use super::request::Version;
-use super::rules::{judge, Lines, Room};
+use super::rules::{judge, HeadStorage, Lines};
 use super::{Limits, Reject};
 use crate::sys::scan::{self, Cursor, Steps, Work};
 
@@ -16,15 +16,15 @@ use crate::sys::scan::{self, Cursor, Steps, Work};
 #[inline]
 pub(super) fn parse_whole<'a>(
     input: &'a [u8],
-    room: &'a mut Room<'a>,
+    storage: &'a mut HeadStorage<'a>,
     limits: &Limits,
 ) -> Option<(usize, Result<Head<'a>, Reject>)> {
-    scan::run(Parse { input, room, limits })
+    scan::run(Parse { input, storage, limits })
 }
 
 struct Parse<'a, 'l> {
     input: &'a [u8],
-    room: &'a mut Room<'a>,
+    storage: &'a mut HeadStorage<'a>,
     limits: &'l Limits,
 }
 
@@ -33,9 +33,9 @@ impl<'a> Work for Parse<'a, '_> {
 
     #[inline(always)]
     fn run<S: Steps>(self, steps: S) -> Self::Output {
-        let Parse { input, room, limits } = self;
-        let Room { fields, request: place } = room;
-        let (mut cursor, mut facts) = (Cursor::new(input, steps), Facts::default());
+        let Parse { input, storage, limits } = self;
+        let HeadStorage { fields, request: place } = storage;
+        let (mut cursor, mut summary) = (Cursor::new(input, steps), FieldSummary::default());
         // Most are GET, whose end is known.
         let method = if cursor.strip(b"GET ") {
             "GET"
@@ -50,20 +50,20 @@ impl<'a> Work for Parse<'a, '_> {
         while let Some(name) = cursor.take(&TCHAR, b':') {
             let behind = cursor.rest();
             let value = without_blanks(cursor.take_line()?);
-            facts.learn(name, value, behind, version);
+            summary.learn(name, value, behind, version);
             if !filling.push(Field { name, value }) {
                 return None;
             }
         }
         drop(filling);
-        facts.check_host(&cursor);
+        summary.check_host(&cursor);
         let is_complete = cursor.strip(b"\r\n");
         let len = input.len() - cursor.rest().len();
         if !is_complete || len > limits.head {
             return None;
         }
         let lines = Lines { method, target, query_mark, version, fields: fields.as_slice() };
-        Some((len, judge(lines, &facts, place, limits)))
+        Some((len, judge(lines, &summary, place, limits)))
     }
 }
 

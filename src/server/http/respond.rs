@@ -1,10 +1,10 @@
 //! Responses to requests: how they are framed, and which is the connection's last.
 
-use super::asked::Speaks;
 use super::codec::{Codec, Phase};
 use super::encode::{self, Connection, Encoder};
 use super::ending::Ending;
 use super::response::ResponseHead;
+use super::response_mode::Speaks;
 use super::Reject;
 
 /// The length of a response's body.
@@ -41,30 +41,30 @@ impl Codec {
             _ if has_none && head.status == 205 => encode::Framing::Length(0),
             _ if has_none => encode::Framing::None,
             // For HEAD a handler need not make the body, whose length is then unknown (section 8.6).
-            Length::Known(0) if self.asked.is_head => encode::Framing::None,
+            Length::Known(0) if self.mode.is_head => encode::Framing::None,
             Length::Known(length) => encode::Framing::Length(length),
-            Length::Unknown if self.asked.speaks == Speaks::Http10 => encode::Framing::Close,
+            Length::Unknown if self.mode.speaks == Speaks::Http10 => encode::Framing::Close,
             Length::Unknown => encode::Framing::Chunked,
         };
         let is_delimiter = framing == encode::Framing::Close;
         // The rest of a body is not read, and must not be taken for a request.
-        let is_last = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
+        let is_last = is_delimiter || self.is_streaming || head.close || !self.mode.keep_alive;
         if is_last {
-            self.ending = Ending::last(self.is_streaming, is_delimiter && !self.asked.is_head);
+            self.ending = Ending::last(self.is_streaming, is_delimiter && !self.mode.is_head);
         }
-        let connection = match self.asked.speaks {
+        let connection = match self.mode.speaks {
             _ if is_last => Connection::Close,
             Speaks::Http10 => Connection::KeepAlive,
             Speaks::Http11 | Speaks::Http11WithTrailers => Connection::Implied,
         };
         encoder.head(head, framing, connection, out);
         self.is_streaming = false;
-        if self.gathered.is_some() {
-            self.gathered = None;
+        if self.partial.is_some() {
+            self.partial = None;
         }
         self.phase = Phase::Idle;
         match framing {
-            _ if has_none || self.asked.is_head => Transfer::Nothing,
+            _ if has_none || self.mode.is_head => Transfer::Nothing,
             encode::Framing::Chunked => Transfer::Chunked,
             _ => Transfer::AsIs,
         }
@@ -73,16 +73,16 @@ impl Codec {
     /// Whether the client has offered this protocol with the current request. The rest of a body would be taken for the
     /// other protocol (RFC 9110 section 7.8), and a response to HEAD has no content.
     pub(crate) fn may_upgrade(&self, protocol: &str) -> bool {
-        let offered = self.gathered.as_ref().map(|gathered| &gathered.offered[..]).unwrap_or_default();
+        let offered = self.partial.as_ref().map(|partial| &partial.offered[..]).unwrap_or_default();
         let mut offered = offered.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        let may = self.asked.upgrade && !self.asked.is_head && !self.is_streaming;
+        let may = self.mode.upgrade && !self.mode.is_head && !self.is_streaming;
         may && !protocol.is_empty() && offered.any(|one| one.eq_ignore_ascii_case(protocol.as_bytes()))
     }
 
     /// Appends the response that changes the protocol. What follows does not concern this codec.
     pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, encoder: &Encoder, out: &mut Vec<u8>) {
         encoder.switching(head, protocol, out);
-        self.gathered = None;
+        self.partial = None;
         self.phase = Phase::Idle;
     }
 
@@ -96,7 +96,7 @@ impl Codec {
     ) {
         self.ending = Ending::last(self.is_streaming, false);
         self.is_streaming = false;
-        self.gathered = None;
+        self.partial = None;
         self.phase = Phase::Idle;
         encoder.requiring(head, protocol, out);
     }
@@ -105,7 +105,7 @@ impl Codec {
     pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) -> usize {
         self.ending = Ending::last(true, false);
         self.is_streaming = false;
-        self.gathered = None;
+        self.partial = None;
         self.phase = Phase::Idle;
         let mut head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
         if reject == Reject::NoRoom {
@@ -114,7 +114,7 @@ impl Codec {
         let reason = reject.reason().as_bytes();
         let framing = encode::Framing::Length(reason.len() as u64);
         encoder.head(&head, framing, Connection::Close, out);
-        let content = if self.asked.is_head { b"" } else { reason };
+        let content = if self.mode.is_head { b"" } else { reason };
         out.extend_from_slice(content);
         content.len()
     }

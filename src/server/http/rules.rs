@@ -1,6 +1,6 @@
 //! The rules of a head that are about more than one of its lines.
 
-use super::facts::Facts;
+use super::field_summary::FieldSummary;
 use super::grammar::METHOD_MAX;
 use super::headers::{Field, Fields, Headers};
 use super::message::Head;
@@ -8,16 +8,16 @@ use super::request::{Request, Version};
 use super::{host, Limits, Reject};
 
 /// Space for a head.
-pub(super) struct Room<'a> {
+pub(super) struct HeadStorage<'a> {
     pub(super) fields: Fields<'a>,
     /// Requests are created in place, since they are large and are passed through many functions.
     pub(super) request: Option<Request<'a>>,
 }
 
-impl Room<'_> {
+impl HeadStorage<'_> {
     #[inline(always)]
     pub(super) fn new() -> Self {
-        Room { fields: Fields::new(), request: None }
+        HeadStorage { fields: Fields::new(), request: None }
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Lines<'a> {
 #[inline(always)]
 pub(super) fn judge<'a>(
     Lines { method, target, query_mark, version, fields }: Lines<'a>,
-    facts: &Facts<'a>,
+    summary: &FieldSummary<'a>,
     place: &'a mut Option<Request<'a>>,
     limits: &Limits,
 ) -> Result<Head<'a>, Reject> {
@@ -46,15 +46,15 @@ pub(super) fn judge<'a>(
         return Err(Reject::TargetTooLong);
     }
     let authority = authority(method, target)?;
-    facts.check(version)?;
-    let framing = facts.framing(version);
+    summary.check(version)?;
+    let framing = summary.framing(version);
     let request = place.insert(Request {
         method,
         target,
         query_mark,
         version,
         // The target's own authority replaces Host (RFC 9112 section 3.2.2), which must exist all the same.
-        host: authority.or(facts.host),
+        host: authority.or(summary.host),
         fields: Headers::parsed(fields),
         body: b"",
         peer: None,
@@ -65,9 +65,9 @@ pub(super) fn judge<'a>(
     Ok(Head {
         request,
         framing: framing?,
-        keep_alive: !facts.close && (facts.keep_alive || version == Version::Http11),
-        expects_continue: facts.expects_continue,
-        upgrade: facts.upgrade && facts.protocol,
+        keep_alive: !summary.close && (summary.keep_alive || version == Version::Http11),
+        expects_continue: summary.expects_continue,
+        upgrade: summary.upgrade && summary.protocol,
     })
 }
 

@@ -13,8 +13,8 @@
 //! - A seat is one word that holds slot and row. It is stored with `Release` and loaded with `Acquire`, so a reader
 //!   that sees the seat also sees that the row was cleared for its process. While the table changes, a reader may see
 //!   old and new seats, each of which was valid.
-//! - A reader may see half of an update of what the kernel was told. Then a worker rings for nothing, or a millisecond
-//!   late.
+//! - A reader may see half of an update of what the kernel was told. Then a worker asks the parent to steer without
+//!   need, or a millisecond late.
 //! - A worker stores that it is busy and then loads whether the parent watches for stalls. The parent stores that it
 //!   does not watch, and later loads who is busy. Both may miss the other's store, so the parent checks once more about
 //!   a second after its store ([`crate::parent::watch`]).
@@ -235,8 +235,8 @@ impl ParentBoard {
         }
     }
 
-    /// Writes which program is attached, as a number of [`crate::shared::steer`]. Workers ring if the kernel should be
-    /// told otherwise, unless it is 0.
+    /// Writes which program is attached, as a number of [`crate::shared::steer`]. Unless it is 0, workers
+    /// ask the parent to steer if the kernel should be told otherwise.
     pub(crate) fn set_program(&self, program: u64) {
         self.decided.words()[PROGRAM].store(program, Relaxed);
     }

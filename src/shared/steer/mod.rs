@@ -3,9 +3,9 @@
 //! SO_REUSEPORT alone chooses by hash and is blind: it keeps giving connections to a busy worker, or to a slot without
 //! one. The parent writes to shared memory which process serves each seat of the group, and what the kernel was told.
 //! Each worker writes to its row since when it is busy. If a worker notices, in a turn of its loop and at most once a
-//! millisecond, that this calls for another choice, it rings the parent, which checks for itself and attaches the
-//! program. Only the parent does that, so a worker cannot decide where other workers' connections go. There is no timer
-//! and no wake-up: an idle pool has nothing to steer.
+//! millisecond, that this calls for another choice, it asks the parent to steer. The parent checks for itself and
+//! attaches the program. Only the parent does that, so a worker cannot decide where other workers' connections go.
+//! There is no timer and no wake-up: an idle pool has nothing to steer.
 
 mod classic;
 mod ebpf;

@@ -129,7 +129,7 @@ impl Session {
             Next::Continue if cx.memory.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
             // A body that has just begun would have to be held.
             Next::NeedMore | Next::Continue => {
-                if self.codec.phase() != Phase::Body || matches!(timing, Timing::Body | Timing::Room) {
+                if self.codec.phase() != Phase::Body || matches!(timing, Timing::Body | Timing::Memory) {
                     return (consumed, Outcome::NeedMore);
                 }
                 self.refuse(Reject::NoRoom, range, cx);
@@ -185,7 +185,7 @@ impl Session {
         (consumed, Outcome::Other)
     }
 
-    /// Refuses the request that begins with this part of the input, or with what the codec has gathered.
+    /// Refuses the request that begins with this part of the input, or with what the codec has collected.
     pub(super) fn refuse(&mut self, reject: Reject, input: Range<usize>, cx: &mut Context<'_>) {
         self.begin_refused(input, cx);
         self.reject(reject, cx);

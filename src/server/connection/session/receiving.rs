@@ -16,7 +16,7 @@ impl Session {
     /// Begins to send a response that takes more than one step, or to make it.
     #[inline(never)]
     pub(super) fn start_other(&mut self, response: Response, body: &[u8], takes_trailers: bool, cx: &mut Context<'_>) {
-        self.codec.asked.take_trailers(takes_trailers);
+        self.codec.mode.take_trailers(takes_trailers);
         match response {
             Response { body: Body::Receive(receiver), .. } => self.begin_receiving(receiver, body, cx),
             response => self.start(response, cx),

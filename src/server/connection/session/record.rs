@@ -10,10 +10,10 @@ use crate::shared::scoreboard::LatencyRow;
 use crate::sys::clock;
 
 impl Session {
-    /// A request will be refused; it begins with this part of the input, or with what the codec has gathered.
+    /// A request will be refused; it begins with this part of the input, or with what the codec has collected.
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.logs.access {
-            let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
+            let head = self.codec.partial_head().unwrap_or(&cx.input[input]);
             log.begin_refused(self.peer.track(), head, cx.clock.micros);
         }
     }

@@ -15,7 +15,7 @@ impl Session {
         let outgoing = match body {
             Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => return self.start_at_once(&head, &bytes, cx),
             Body::Deferred(pending) => {
-                Some(Outgoing::Deferred { pending, takes_interim: self.codec.asked.takes_interim() })
+                Some(Outgoing::Deferred { pending, takes_interim: self.codec.mode.takes_interim() })
             }
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
@@ -25,7 +25,7 @@ impl Session {
                 None
             }
             body => {
-                let takes_trailers = self.codec.asked.takes_trailers();
+                let takes_trailers = self.codec.mode.takes_trailers();
                 let head = match &body {
                     Body::Stream(reader) if takes_trailers => head.announcing(reader.announced()),
                     _ => head,
@@ -67,7 +67,7 @@ impl Session {
     #[inline]
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
         if cx.is_draining() && (!cx.passes_on() || self.codec.ending.stays()) {
-            self.codec.asked.end_after_answer();
+            self.codec.mode.end_after_answer();
         }
         let transfer = self.codec.respond(head, length, &mut cx.http.encoder, &mut cx.output);
         self.has_head(head.status, cx);

@@ -12,14 +12,14 @@ fn respond(
     out: &mut Vec<u8>,
 ) -> Transfer {
     if is_last {
-        codec.asked.end_after_answer();
+        codec.mode.end_after_answer();
     }
     codec.respond(head, length, encoder, out)
 }
 
 /// Responds to a request; returns the head, and how to send the body.
 fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> (String, Transfer) {
-    let mut common = Common::new();
+    let mut common = CommonFields::new();
     common.add("X-Worker", "7").expect("valid");
     let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(common), Vec::new());
     encoder.refresh(784_111_777);
@@ -87,7 +87,7 @@ fn the_last_answer_says_so() {
     let closing = ResponseHead { close: true, ..head(200) };
     assert!(answer(GET, &closing, Length::Known(0), false).0.contains("Connection: close\r\n"));
     let limits = Limits { requests: 2, ..LIMITS };
-    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(CommonFields::new()), Vec::new());
     for closes in [false, true] {
         let mut scratch = Scratch::new();
         let (_, Next::Request(_)) = codec.next(GET.as_bytes(), &mut scratch, &limits, &mut |_| false) else {
@@ -113,7 +113,7 @@ fn heads_are_rendered_alike_whatever_was_rendered_before() {
     }
     let requests = [GET, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"];
     let lengths = [Length::Known(0), Length::Known(7), Length::Known(7_000), Length::Unknown];
-    let mut encoder = Encoder::new(Common::new());
+    let mut encoder = Encoder::new(CommonFields::new());
     for round in 0..10_000 {
         if round % 100 == 0 {
             encoder.refresh(round);
@@ -121,7 +121,7 @@ fn heads_are_rendered_alike_whatever_was_rendered_before() {
         // Some of them several times in a row.
         let head = &heads[random.below(heads.len())];
         for _ in 0..=random.below(4) {
-            let mut fresh = Encoder::new(Common::new());
+            let mut fresh = Encoder::new(CommonFields::new());
             fresh.refresh(round - round % 100);
             let (request, length) = (requests[random.below(2)], lengths[random.below(lengths.len())]);
             let is_last = random.below(4) == 0;
@@ -206,7 +206,7 @@ fn chunks_are_what_the_decoder_reads_back() {
 #[test]
 fn refusals_say_why_and_close() {
     let (mut codec, mut out) = (Codec::new(), Vec::new());
-    codec.reject(Reject::HeadTimeout, &mut Encoder::new(Common::new()), &mut out);
+    codec.reject(Reject::HeadTimeout, &mut Encoder::new(CommonFields::new()), &mut out);
     let text = String::from_utf8(out).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{text}");
     assert!(
@@ -233,7 +233,7 @@ fn fields_that_would_split_a_response_are_refused() {
         ("Date", "now"),
     ] {
         assert!(head(200).add(name, value).is_err(), "{name:?}: {value:?}");
-        assert!(Common::new().add(name, value).is_err(), "{name:?}: {value:?}");
+        assert!(CommonFields::new().add(name, value).is_err(), "{name:?}: {value:?}");
     }
     assert!(head(200).add("X", "a\tb \u{e4}").is_ok());
 }

@@ -114,13 +114,13 @@ fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
     }
 }
 
-/// Whenever a worker rings, it stays within what the parent allows, even if its bells are read late.
+/// A worker's requests to steer stay within what the parent allows, even if they are read late.
 #[test]
-fn a_worker_that_does_as_agreed_never_rings_too_often() {
-    let (mut own, mut protocol, mut rung, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
+fn a_worker_that_does_as_agreed_never_asks_too_often() {
+    let (mut own, mut protocol, mut asked, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
     for ms in 0..20_000 {
         if own.take(REQUESTS, Time::from_millis(ms)).is_ok() {
-            rung += 1;
+            asked += 1;
             late += 1;
         }
         // The parent reads at intervals.
@@ -129,7 +129,7 @@ fn a_worker_that_does_as_agreed_never_rings_too_often() {
             assert_eq!(all(&mut protocol, &[b"S"], Time::from_millis(ms)).1, None, "{ms}");
         }
     }
-    assert!((5000..5000 + 130).contains(&rung), "{rung} in 20 s");
+    assert!((5000..5000 + 130).contains(&asked), "{asked} in 20 s");
 }
 
 #[test]

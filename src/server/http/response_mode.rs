@@ -9,7 +9,7 @@ const BEFORE_LAST: u32 = u32::MAX - 1;
 
 /// What the current request implies for its response.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ResponseMode {
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
     /// Whether the client wants to change the protocol (RFC 9110 section 7.8).
@@ -28,16 +28,16 @@ pub(super) enum Speaks {
     Http11WithTrailers,
 }
 
-impl Default for Asked {
-    fn default() -> Asked {
-        Asked { is_head: false, keep_alive: false, upgrade: false, speaks: Speaks::Http11, requests: 0 }
+impl Default for ResponseMode {
+    fn default() -> ResponseMode {
+        ResponseMode { is_head: false, keep_alive: false, upgrade: false, speaks: Speaks::Http11, requests: 0 }
     }
 }
 
-impl Asked {
+impl ResponseMode {
     /// Nothing, after this many requests.
-    pub(super) fn after(requests: u32) -> Asked {
-        Asked { requests, ..Asked::default() }
+    pub(super) fn after(requests: u32) -> ResponseMode {
+        ResponseMode { requests, ..ResponseMode::default() }
     }
 
     /// The number of requests so far.
@@ -53,7 +53,7 @@ impl Asked {
 
     /// The response to the next request is the last.
     pub(crate) fn end_after_next(&mut self) {
-        *self = Asked::after(BEFORE_LAST);
+        *self = ResponseMode::after(BEFORE_LAST);
     }
 
     /// Sets whether the client accepts trailers in the response to the current request.
@@ -80,7 +80,7 @@ impl Asked {
         let requests = self.requests.saturating_add(1);
         // No limit is the highest one.
         let is_limit = u64::from(requests) > limits.requests.wrapping_sub(1).min(BEFORE_LAST.into());
-        *self = Asked {
+        *self = ResponseMode {
             is_head: method == "HEAD",
             keep_alive: head.keep_alive && !is_limit,
             upgrade: head.upgrade && version == Version::Http11,

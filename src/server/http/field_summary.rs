@@ -8,7 +8,7 @@ use crate::sys::scan::{Cursor, Steps};
 
 /// What the fields imply for the message and the connection.
 #[derive(Default)]
-pub(super) struct Facts<'a> {
+pub(super) struct FieldSummary<'a> {
     pub(super) host: Option<&'a [u8]>,
     /// Everything from the host on.
     behind_host: &'a [u8],
@@ -39,7 +39,7 @@ static FIRST_LETTERS: [u8; 18] = {
     letters
 };
 
-impl<'a> Facts<'a> {
+impl<'a> FieldSummary<'a> {
     /// Handles a field whose value is at the front of `behind`, unless further blanks precede it. Selects by length and
     /// first letter, since most fields do not matter here.
     #[inline(always)]

@@ -5,7 +5,7 @@ use super::message::Framing;
 
 /// A request whose body is incomplete or chunked.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct PartialRequest {
     pub(super) head: Vec<u8>,
     pub(super) decoder: Decoder,
     pub(super) body: Vec<u8>,
@@ -17,13 +17,13 @@ pub(super) struct Gathered {
     pub(super) offered: Vec<u8>,
 }
 
-impl Gathered {
-    pub(super) fn new(head: Vec<u8>, framing: Framing) -> Box<Gathered> {
+impl PartialRequest {
+    pub(super) fn new(head: Vec<u8>, framing: Framing) -> Box<PartialRequest> {
         let decoder = match framing {
             Framing::Length(left) => Decoder::Length { left },
             Framing::Chunked => Decoder::Chunked(Chunked::default()),
         };
-        Box::new(Gathered {
+        Box::new(PartialRequest {
             head,
             decoder,
             body: Vec::new(),
