@@ -154,18 +154,13 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     if seed.setup.is_titled {
         seed.identity.entitle();
     }
-    let code = match Worker::set_up(seed, masked) {
-        Ok(worker) => worker.run(main),
-        Err((lifeline, error)) => {
-            lifeline.failed(&error.report());
-            FAILED
-        }
-    };
-    sys::process::exit(code)
+    let worker = Worker::set_up(seed, masked);
+    sys::process::exit(worker.map_or(FAILED, |worker| worker.run(main)))
 }
 
 impl Worker {
-    fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+    /// Returns `None` after a failure, which it has reported.
+    fn set_up(seed: Seed, masked: Masked) -> Option<Worker> {
         #[cfg_attr(not(feature = "tls"), allow(unused_mut))]
         let Seed { identity, lifeline, listening, mut serving, setup, place, .. } = seed;
         let quit = Arc::new(AtomicBool::new(false));
@@ -183,10 +178,13 @@ impl Worker {
         });
         let sockets = match sockets {
             Ok(sockets) => sockets,
-            Err(error) => return Err((lifeline, error)),
+            Err(error) => {
+                lifeline.failed(&error.report());
+                return None;
+            }
         };
         masked.end_in_worker();
-        Ok(Worker {
+        Some(Worker {
             identity,
             lifeline,
             messaging: Messaging::new(seed.messages),
