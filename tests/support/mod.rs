@@ -298,7 +298,8 @@ fn hearing(command: Command) -> Command {
     if IGNORED.iter().all(|signal| ignored & 1 << (*signal as i32 - 1) == 0) {
         return command;
     }
-    let mut env = Command::new("env");
+    // By its path: the variables may name another PATH.
+    let mut env = Command::new("/usr/bin/env");
     env.arg("--default-signal=HUP,INT,QUIT").arg(command.get_program()).args(command.get_args());
     pass_variables(&command, &mut env);
     if let Some(directory) = command.get_current_dir() {
