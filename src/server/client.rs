@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{recv, send, MsgFlags};
 use socket2::SockRef;
 
-use crate::server::access_log::Track;
+use crate::server::access_log::LoggedConnection;
 use crate::server::http::{TlsInfo, TrustedProxies, Via};
 use crate::server::proxy::Header;
 use crate::server::tls;
@@ -277,7 +277,7 @@ pub(crate) enum Peer {
     V4(SocketAddrV4),
     V6(Box<SocketAddrV6>),
     /// There is an access log; this is what it knows about the connection, including the address.
-    Logged(Box<Track>),
+    Logged(Box<LoggedConnection>),
     /// A proxy names the client before the first request.
     Proxied(Box<Proxied>),
 }
@@ -290,7 +290,7 @@ pub(crate) struct Proxied {
     /// The client for which it has made the connection, if the header says so.
     source: Option<SocketAddr>,
     awaits: Awaits,
-    track: Option<Box<Track>>,
+    logged: Option<Box<LoggedConnection>>,
 }
 
 /// The part of the header that is still to come.
@@ -309,7 +309,7 @@ impl Peer {
             Peer::Unix => None,
             Peer::V4(address) => Some(SocketAddr::V4(*address)),
             Peer::V6(address) => Some(SocketAddr::V6(**address)),
-            Peer::Logged(track) => track.peer,
+            Peer::Logged(logged) => logged.peer,
             Peer::Proxied(proxied) => proxied.peer,
         }
     }
@@ -344,7 +344,7 @@ impl Peer {
 
     /// A client whose connection began with a header, which is complete.
     pub(crate) fn after_header(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Peer {
-        Peer::Proxied(Box::new(Proxied { peer, source, awaits: Awaits::Nothing, track: None }))
+        Peer::Proxied(Box::new(Proxied { peer, source, awaits: Awaits::Nothing, logged: None }))
     }
 
     /// What another process must know about the header: whether it is still to come, and the client that it has named.
@@ -363,7 +363,7 @@ impl Peer {
     /// The first bytes belong to a header.
     pub(crate) fn await_header(&mut self) {
         let peer = self.address();
-        *self = Peer::Proxied(Box::new(Proxied { peer, source: None, awaits: Awaits::All, track: None }));
+        *self = Peer::Proxied(Box::new(Proxied { peer, source: None, awaits: Awaits::All, logged: None }));
     }
 
     /// Whether the next bytes belong to a header.
@@ -401,23 +401,25 @@ impl Peer {
     }
 
     /// What the access log knows about the connection; created if necessary.
-    pub(crate) fn track(&mut self) -> &mut Track {
+    pub(crate) fn begin_logging(&mut self) -> &mut LoggedConnection {
         if let Peer::Unix | Peer::V4(_) | Peer::V6(_) = self {
-            *self = Peer::Logged(Track::new(self.address(), None));
+            *self = Peer::Logged(LoggedConnection::new(self.address(), None));
         }
         match self {
-            Peer::Logged(track) => track,
-            Peer::Proxied(proxied) => proxied.track.get_or_insert_with(|| Track::new(proxied.peer, proxied.source)),
+            Peer::Logged(logged) => logged,
+            Peer::Proxied(proxied) => {
+                proxied.logged.get_or_insert_with(|| LoggedConnection::new(proxied.peer, proxied.source))
+            }
             _ => unreachable!("it was made a moment ago"),
         }
     }
 
     /// What the access log already knows about the connection.
     #[inline]
-    pub(crate) fn logged(&mut self) -> Option<&mut Track> {
+    pub(crate) fn logged(&mut self) -> Option<&mut LoggedConnection> {
         match self {
-            Peer::Logged(track) => Some(track),
-            Peer::Proxied(proxied) => proxied.track.as_deref_mut(),
+            Peer::Logged(logged) => Some(logged),
+            Peer::Proxied(proxied) => proxied.logged.as_deref_mut(),
             _ => None,
         }
     }

@@ -36,52 +36,53 @@ const FLUSH_PAUSE_MAX: u8 = 100;
 pub(super) struct Sink {
     outlet: Outlet,
     buffer: Buffer,
-    room: usize,
+    line_max: usize,
     /// Where the parent finds what this process has not written.
-    lasting: Option<LinesPage>,
+    shared_copy: Option<LinesPage>,
     /// How much of the buffer is stored there as well.
-    lasted: usize,
+    copied: usize,
     /// Since when the first line in the buffer waits.
     oldest: Time,
     /// When to check again whether somebody reads.
     retry: Option<Time>,
     /// Lost lines that were not reported yet.
     lost: u64,
-    told: Option<Time>,
+    /// When lost lines were last reported.
+    warned: Option<Time>,
     /// How the log names this worker.
     tag: String,
 }
 
 impl Sink {
-    pub(super) fn new(file: OwnedFd, lasting: Option<LinesPage>, tag: String) -> Sink {
+    pub(super) fn new(file: OwnedFd, shared_copy: Option<LinesPage>, tag: String) -> Sink {
         let outlet = Outlet::new(file);
-        let (room, oldest) = (room(&outlet), Time::default());
+        let (line_max, oldest) = (line_max(&outlet), Time::default());
         Sink {
             outlet,
             buffer: Buffer::default(),
-            room,
-            lasting,
-            lasted: 0,
+            line_max,
+            shared_copy,
+            copied: 0,
             oldest,
             retry: None,
             lost: 0,
-            told: None,
+            warned: None,
             tag,
         }
     }
 
     /// The maximum length of a line.
-    pub(super) fn room(&self) -> usize {
-        self.room
+    pub(super) fn line_max(&self) -> usize {
+        self.line_max
     }
 
     /// Returns the buffer, with space for a line of at most this many bytes.
     pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Buffer {
-        if self.buffer.len() + bound > self.room {
+        if self.buffer.len() + bound > self.line_max {
             self.make_room(bound, now);
         }
         if self.buffer.is_empty() {
-            self.buffer.reserve(self.room);
+            self.buffer.reserve(self.line_max);
             self.oldest = now;
         }
         &mut self.buffer
@@ -89,16 +90,16 @@ impl Sink {
 
     /// A line was added to the buffer. From now on it will be written, however this process ends.
     pub(super) fn added(&mut self) {
-        if let Some(lasting) = &self.lasting {
-            lasting.store(self.buffer.as_words(), self.buffer.len(), self.lasted);
+        if let Some(shared_copy) = &self.shared_copy {
+            shared_copy.store(self.buffer.as_words(), self.buffer.len(), self.copied);
         }
-        self.lasted = self.buffer.len();
+        self.copied = self.buffer.len();
     }
 
     /// Part of the buffer was written. Called after the write, so a process that is killed in between has its lines
     /// written twice rather than never.
     fn taken(&mut self) {
-        self.lasted = 0;
+        self.copied = 0;
         self.added();
     }
 
@@ -122,7 +123,7 @@ impl Sink {
             self.lose(&NOBODY_READS, now);
         }
         self.outlet = Outlet::new(file);
-        (self.room, self.retry) = (room(&self.outlet), None);
+        (self.line_max, self.retry) = (line_max(&self.outlet), None);
     }
 
     /// Writes the buffer, as far as somebody reads it; to a file with one write(2), if that accepts it.
@@ -146,17 +147,17 @@ impl Sink {
         self.outlet.give_up();
         self.lost += lines;
         count_lost(lines);
-        if self.told.is_none_or(|told| now.since(told) >= WARN_INTERVAL) {
+        if self.warned.is_none_or(|warned| now.since(warned) >= WARN_INTERVAL) {
             warn!("{} lost {} lines of the access log: {why}", self.tag, self.lost);
-            (self.told, self.lost) = (Some(now), 0);
+            (self.warned, self.lost) = (Some(now), 0);
         }
     }
 
     /// Writing works again.
     fn tell_of_more(&mut self, now: Time) {
-        if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= REPORT_INTERVAL) {
+        if self.lost > 0 && self.warned.is_none_or(|warned| now.since(warned) >= REPORT_INTERVAL) {
             warn!("{} lost {} more lines of the access log; writing works again", self.tag, self.lost);
-            (self.told, self.lost) = (Some(now), 0);
+            (self.warned, self.lost) = (Some(now), 0);
         }
     }
 }
@@ -184,7 +185,7 @@ const NOBODY_READS: &str = "nobody reads it";
 
 /// How much to collect and write at once: if it is not a file, only as much as the kernel does not mix with the output
 /// of others.
-fn room(outlet: &Outlet) -> usize {
+fn line_max(outlet: &Outlet) -> usize {
     const { assert!(ATOMIC >= Formatter::ROOM_MIN) };
     if outlet.is_file() {
         BUFFER

@@ -27,13 +27,13 @@ pub(crate) struct Formatter {
 
 /// The parts of lines that are known from their requests, one line after the other.
 #[derive(Debug, Default)]
-pub(super) struct Begun {
+pub(super) struct DraftLines {
     text: Buffer,
     /// The places that the [`Plan`] marks: in each line those of values that come later, and its end.
     marks: Vec<usize>,
 }
 
-impl Begun {
+impl DraftLines {
     pub(super) fn clear(&mut self) {
         self.text.clear();
         self.marks.clear();
@@ -57,55 +57,56 @@ pub(crate) struct Outcome {
 
 /// The client and the peer, as they are written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Who<'a> {
-    pub(super) client: &'a str,
+pub(super) struct ClientText<'a> {
+    pub(super) address: &'a str,
     pub(super) peer: Option<SocketAddr>,
-    /// [`Formatter::prefix`] of the two.
+    /// What [`Formatter::prefix`] makes of the two.
     pub(super) prefix: &'a [u8],
 }
 
-/// What a client has said.
-enum Said<'a> {
-    Nothing,
-    Request(&'a Request<'a>, &'a Origin<'a>),
+/// The request of a line.
+enum LoggedRequest<'a> {
+    /// None yet: only the client is known.
+    Unknown,
+    Parsed(&'a Request<'a>, &'a Origin<'a>),
     /// Method, target and version; those that are missing could not be parsed.
     Refused([Option<&'a [u8]>; 3]),
 }
 
-impl<'a> Said<'a> {
+impl<'a> LoggedRequest<'a> {
     fn method(&self) -> Option<&'a [u8]> {
         match self {
-            Said::Request(request, _) => Some(request.method().as_bytes()),
-            Said::Refused([method, ..]) => *method,
-            Said::Nothing => None,
+            LoggedRequest::Parsed(request, _) => Some(request.method().as_bytes()),
+            LoggedRequest::Refused([method, ..]) => *method,
+            LoggedRequest::Unknown => None,
         }
     }
 
     fn target(&self) -> Option<&'a [u8]> {
         match self {
-            Said::Request(request, _) => Some(request.target().as_bytes()),
-            Said::Refused([_, target, _]) => *target,
-            Said::Nothing => None,
+            LoggedRequest::Parsed(request, _) => Some(request.target().as_bytes()),
+            LoggedRequest::Refused([_, target, _]) => *target,
+            LoggedRequest::Unknown => None,
         }
     }
 
     fn version(&self) -> Option<&'a [u8]> {
         match self {
-            Said::Request(request, _) => Some(request.version().as_str().as_bytes()),
-            Said::Refused([.., version]) => *version,
-            Said::Nothing => None,
+            LoggedRequest::Parsed(request, _) => Some(request.version().as_str().as_bytes()),
+            LoggedRequest::Refused([.., version]) => *version,
+            LoggedRequest::Unknown => None,
         }
     }
 
     fn host(&self) -> Option<&'a [u8]> {
         match self {
-            Said::Request(request, origin) => origin.host.map(str::as_bytes).or(request.own_host()),
+            LoggedRequest::Parsed(request, origin) => origin.host.map(str::as_bytes).or(request.own_host()),
             _ => None,
         }
     }
 
     fn is_https(&self) -> bool {
-        matches!(self, Said::Request(_, Origin { is_https: true, .. }))
+        matches!(self, LoggedRequest::Parsed(_, Origin { is_https: true, .. }))
     }
 }
 
@@ -153,70 +154,82 @@ impl Formatter {
     }
 
     /// What all lines of this client begin with.
-    pub(super) fn prefix(&self, client: &str, peer: Option<SocketAddr>) -> Vec<u8> {
-        let (mut prefix, who) = (Begun::default(), Who { client, peer, prefix: b"" });
-        self.append(&self.plan.prefix, &mut prefix, &who, &Said::Nothing);
+    pub(super) fn prefix(&self, address: &str, peer: Option<SocketAddr>) -> Vec<u8> {
+        let (mut prefix, client) = (DraftLines::default(), ClientText { address, peer, prefix: b"" });
+        self.append(&self.plan.prefix, &mut prefix, &client, &LoggedRequest::Unknown);
         prefix.text.as_slice().to_owned()
     }
 
     /// Begins the line of a request.
     #[inline]
-    pub(super) fn begin(&self, line: &mut Begun, who: Who<'_>, request: &Request<'_>, origin: &Origin<'_>) {
-        self.lay_out(line, who, Said::Request(request, origin));
+    pub(super) fn begin(
+        &self,
+        lines: &mut DraftLines,
+        client: ClientText<'_>,
+        request: &Request<'_>,
+        origin: &Origin<'_>,
+    ) {
+        self.lay_out(lines, client, LoggedRequest::Parsed(request, origin));
     }
 
     /// Begins the line of a request that is refused, from what has arrived of it.
-    pub(super) fn begin_refused(&self, line: &mut Begun, who: Who<'_>, head: &[u8]) {
+    pub(super) fn begin_refused(&self, lines: &mut DraftLines, client: ClientText<'_>, head: &[u8]) {
         let start = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(head.len());
         let first = head[start..].split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
         let mut words = first.splitn(3, |byte| *byte == b' ').filter(|_| !first.is_empty());
-        self.lay_out(line, who, Said::Refused([words.next(), words.next(), words.next()]));
+        self.lay_out(lines, client, LoggedRequest::Refused([words.next(), words.next(), words.next()]));
     }
 
     #[inline]
-    fn lay_out(&self, line: &mut Begun, who: Who<'_>, said: Said<'_>) {
-        line.text.append(who.prefix);
-        self.append(&self.plan.early, line, &who, &said);
-        line.marks.push(line.text.len());
+    fn lay_out(&self, lines: &mut DraftLines, client: ClientText<'_>, logged: LoggedRequest<'_>) {
+        lines.text.append(client.prefix);
+        self.append(&self.plan.early, lines, &client, &logged);
+        lines.marks.push(lines.text.len());
     }
 
-    fn append(&self, steps: &[Step], line: &mut Begun, who: &Who<'_>, said: &Said<'_>) {
-        let text = &mut line.text;
+    fn append(&self, steps: &[Step], lines: &mut DraftLines, client: &ClientText<'_>, logged: &LoggedRequest<'_>) {
+        let text = &mut lines.text;
         for step in steps {
             text.append_short(&step.text);
             match &step.value {
                 Value::Nothing => {}
                 Value::Hole(width) => {
-                    line.marks.push(text.len());
+                    lines.marks.push(text.len());
                     text.leave(*width);
                 }
-                Value::Gap => line.marks.push(text.len()),
-                Value::Request => request_line(said, self.share, text),
-                Value::Field(name) => match said {
-                    Said::Request(request, _) => match request.header_bytes(name) {
+                Value::Gap => lines.marks.push(text.len()),
+                Value::Request => request_line(logged, self.share, text),
+                Value::Field(name) => match logged {
+                    LoggedRequest::Parsed(request, _) => match request.header_bytes(name) {
                         // Many requests have no Referer.
                         None if !self.plan.is_json => text.push(b'-'),
                         value => self.value(value, self.share, text),
                     },
                     _ => self.value(None, self.share, text),
                 },
-                Value::Of(other) => self.append_other(other, text, who, said),
+                Value::Of(other) => self.append_other(other, text, client, logged),
             }
         }
     }
 
     #[inline(never)]
-    fn append_other(&self, variable: &Variable, text: &mut Buffer, who: &Who<'_>, said: &Said<'_>) {
+    fn append_other(
+        &self,
+        variable: &Variable,
+        text: &mut Buffer,
+        client: &ClientText<'_>,
+        logged: &LoggedRequest<'_>,
+    ) {
         let share = self.share;
         match variable {
-            Variable::Client => self.own_value(who.client, text),
-            Variable::Peer => self.own_value(&remote(who.peer.map(|peer| peer.ip())), text),
+            Variable::Client => self.own_value(client.address, text),
+            Variable::Peer => self.own_value(&remote(client.peer.map(|peer| peer.ip())), text),
             Variable::User => self.value(None, WORD_MAX, text),
-            Variable::Method => self.value(said.method(), WORD_MAX, text),
-            Variable::Target => self.value(said.target(), share * TARGET_SHARE, text),
-            Variable::Version => self.value(said.version(), WORD_MAX, text),
-            Variable::Scheme => self.own_value(if said.is_https() { "https" } else { "http" }, text),
-            Variable::Host => self.value(said.host(), share, text),
+            Variable::Method => self.value(logged.method(), WORD_MAX, text),
+            Variable::Target => self.value(logged.target(), share * TARGET_SHARE, text),
+            Variable::Version => self.value(logged.version(), WORD_MAX, text),
+            Variable::Scheme => self.own_value(if logged.is_https() { "https" } else { "http" }, text),
+            Variable::Host => self.value(logged.host(), share, text),
             Variable::Worker => text.append(self.worker.as_bytes()),
             Variable::Process => text.append(self.process.as_bytes()),
             // Known at the end.
@@ -275,41 +288,48 @@ impl Formatter {
 
     /// The maximum length of a finished line: the one whose first mark this is.
     #[inline]
-    pub(super) fn bound(&self, begun: &Begun, first: usize) -> usize {
-        let end = begun.marks.get(first + self.plan.late.len()).map_or(0, |end| *end);
-        end - begin_of(first, &begun.marks) + self.plan.late_max
+    pub(super) fn bound(&self, lines: &DraftLines, first: usize) -> usize {
+        let end = lines.marks.get(first + self.plan.late.len()).map_or(0, |end| *end);
+        end - begin_of(first, &lines.marks) + self.plan.late_max
     }
 
     /// Appends the line whose first mark this is, for a response that was complete at this time, in milliseconds since
     /// 1970.
-    pub(super) fn finish(&mut self, begun: &mut Begun, first: usize, millis: u64, outcome: Outcome, out: &mut Buffer) {
+    pub(super) fn finish(
+        &mut self,
+        lines: &mut DraftLines,
+        first: usize,
+        millis: u64,
+        outcome: Outcome,
+        out: &mut Buffer,
+    ) {
         if millis.wrapping_sub(self.second) >= 1000 {
             self.refresh(millis / 1000);
         }
         let line = out.len();
-        let mut start = begin_of(first, &begun.marks);
-        let mut marks = begun.marks[first..].iter();
+        let mut start = begin_of(first, &lines.marks);
+        let mut marks = lines.marks[first..].iter();
         for (late, mark) in self.plan.late.iter().zip(&mut marks) {
             match late {
-                Late::Local => begun.text.fill(*mark, &self.local),
+                Late::Local => lines.text.fill(*mark, &self.local),
                 Late::Status => match outcome.status {
-                    200 => begun.text.fill(*mark, b"200"),
-                    status => fill_status(status, *mark, &mut begun.text),
+                    200 => lines.text.fill(*mark, b"200"),
+                    status => fill_status(status, *mark, &mut lines.text),
                 },
-                Late::Fill(variable) => self.fill_other(variable, millis, *mark, &mut begun.text),
+                Late::Fill(variable) => self.fill_other(variable, millis, *mark, &mut lines.text),
                 Late::Bytes => {
-                    out.append(begun.text.part(start..*mark));
+                    out.append(lines.text.part(start..*mark));
                     append_number(outcome.bytes, out);
                     start = *mark;
                 }
                 Late::Insert(variable) => {
-                    out.append(begun.text.part(start..*mark));
+                    out.append(lines.text.part(start..*mark));
                     insert_other(variable, millis, outcome, out);
                     start = *mark;
                 }
             }
         }
-        out.append(begun.text.part(start..marks.next().map_or(start, |end| *end)));
+        out.append(lines.text.part(start..marks.next().map_or(start, |end| *end)));
         debug_assert!(out.len() - line <= self.room && out.as_slice().ends_with(b"\n"), "a line fits");
     }
 
@@ -360,17 +380,17 @@ fn digit(value: u16) -> u8 {
     b'0' + (value % 10) as u8
 }
 
-fn request_line(said: &Said<'_>, share: usize, text: &mut Buffer) {
-    match said {
+fn request_line(logged: &LoggedRequest<'_>, share: usize, text: &mut Buffer) {
+    match logged {
         // What nearly all are. The parser has accepted the method and the version, so they need no escaping.
-        Said::Request(request, _) if request.method() == "GET" && request.version() == Version::Http11 => {
+        LoggedRequest::Parsed(request, _) if request.method() == "GET" && request.version() == Version::Http11 => {
             text.append_short(&const { Short::of(b"GET ") });
             escape_text(request.target().as_bytes(), share * TARGET_SHARE, text);
             text.append_short(&const { Short::of(b" HTTP/1.1") });
         }
         _ => {
-            escape_text(said.method().unwrap_or(b"-"), WORD_MAX, text);
-            for (word, room) in [(said.target(), share * TARGET_SHARE), (said.version(), WORD_MAX)] {
+            escape_text(logged.method().unwrap_or(b"-"), WORD_MAX, text);
+            for (word, room) in [(logged.target(), share * TARGET_SHARE), (logged.version(), WORD_MAX)] {
                 if let Some(word) = word {
                     text.push(b' ');
                     escape_text(word, room, text);

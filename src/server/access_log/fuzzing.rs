@@ -2,7 +2,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 use super::buffer::Buffer;
-use super::format::{Begun, Formatter, Outcome, Who};
+use super::format::{ClientText, DraftLines, Formatter, Outcome};
 use crate::server::http::{Codec, Limits, Next, Scratch};
 use crate::shared::config::AccessLogFormat;
 
@@ -16,13 +16,13 @@ pub fn line(head: &[u8]) {
         [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Vhost, AccessLogFormat::Json, own]
     {
         let mut formatter = Formatter::new(&format, Formatter::ROOM_MIN, 3, 77);
-        let mut line = Begun::default();
+        let mut line = DraftLines::default();
         let prefix = formatter.prefix("192.0.2.7", None);
-        let who = Who { client: "192.0.2.7", peer: None, prefix: &prefix };
+        let client = ClientText { address: "192.0.2.7", peer: None, prefix: &prefix };
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
         match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
-            Next::Request(request) => formatter.begin(&mut line, who, request, &request.origin()),
-            _ => formatter.begin_refused(&mut line, who, head),
+            Next::Request(request) => formatter.begin(&mut line, client, request, &request.origin()),
+            _ => formatter.begin_refused(&mut line, client, head),
         }
         let (mut out, millis) = (Buffer::default(), head.len() as u64 * 1_000_000_007);
         formatter.finish(&mut line, 0, millis, Outcome { status: 200, bytes: 13, micros: u64::MAX }, &mut out);

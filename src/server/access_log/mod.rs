@@ -23,7 +23,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 use self::file::Sink;
-use self::format::{remote, Begun, Formatter, Outcome, Who};
+use self::format::{remote, ClientText, DraftLines, Formatter, Outcome};
 
 /// The status for a client that disconnected before there was a response, as in nginx.
 const CLIENT_GONE: u16 = 499;
@@ -49,7 +49,7 @@ pub(crate) struct AccessLog {
 
 /// What the log knows about a connection.
 #[derive(Debug)]
-pub(crate) struct Track {
+pub(crate) struct LoggedConnection {
     /// `None` on a Unix socket.
     pub(crate) peer: Option<SocketAddr>,
     /// The client, from the header of the PROXY protocol.
@@ -72,7 +72,7 @@ struct Draft {
     entries: Vec<Entry>,
     /// How many of them are written.
     written: usize,
-    begun: Begun,
+    lines: DraftLines,
 }
 
 /// Boxed, since they move to connections and back.
@@ -95,97 +95,106 @@ const OPEN: u64 = u64::MAX;
 impl AccessLog {
     pub(crate) fn new(
         file: OwnedFd,
-        lasting: Option<LinesPage>,
+        shared_copy: Option<LinesPage>,
         format: AccessLogFormat,
         worker: usize,
         process: u32,
         tag: String,
     ) -> AccessLog {
-        let sink = Sink::new(file, lasting, tag);
-        let formatter = Formatter::new(&format, sink.room(), worker, process);
+        let sink = Sink::new(file, shared_copy, tag);
+        let formatter = Formatter::new(&format, sink.line_max(), worker, process);
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compare_at: 0 }
     }
 
     /// Registers a request that is passed to the handler, in a turn that began at this time in microseconds.
-    pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, turn: u64) {
+    pub(crate) fn begin(&mut self, connection: &mut LoggedConnection, request: &Request<'_>, turn: u64) {
         let origin = match request.via {
             // Without a proxy, the client stays the same.
-            None if track.client.is_some() => Origin::default(),
+            None if connection.client.is_some() => Origin::default(),
             _ => {
                 let origin = request.origin();
-                self.name(track, origin.address);
+                self.name(connection, origin.address);
                 origin
             }
         };
-        let draft = draft(&mut track.draft, &mut self.spare);
-        self.formatter.begin(&mut draft.begun, who(&track.remote, &track.prefix, track.peer), request, &origin);
+        let draft = draft(&mut connection.draft, &mut self.spare);
+        self.formatter.begin(
+            &mut draft.lines,
+            client_text(&connection.remote, &connection.prefix, connection.peer),
+            request,
+            &origin,
+        );
         draft.entries.push(Entry { began: turn, status: CLIENT_GONE, body: OPEN, end: OPEN });
     }
 
     /// Registers a request that will be refused, unless it is already registered.
-    pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], turn: u64) {
-        if track.current().is_none() {
+    pub(crate) fn begin_refused(&mut self, connection: &mut LoggedConnection, head: &[u8], turn: u64) {
+        if connection.current().is_none() {
             // Its fields about the client are not believed.
-            self.name(track, track.known);
-            let draft = draft(&mut track.draft, &mut self.spare);
-            self.formatter.begin_refused(&mut draft.begun, who(&track.remote, &track.prefix, track.peer), head);
+            self.name(connection, connection.known);
+            let draft = draft(&mut connection.draft, &mut self.spare);
+            self.formatter.begin_refused(
+                &mut draft.lines,
+                client_text(&connection.remote, &connection.prefix, connection.peer),
+                head,
+            );
             draft.entries.push(Entry { began: turn, status: CLIENT_GONE, body: OPEN, end: OPEN });
         }
     }
 
     /// The next lines of this connection are about this client.
     #[inline]
-    fn name(&self, track: &mut Track, client: Option<IpAddr>) {
-        if track.client != Some(client) {
-            track.client = Some(client);
-            track.remote = remote(client);
-            track.prefix = self.formatter.prefix(&track.remote, track.peer);
+    fn name(&self, connection: &mut LoggedConnection, client: Option<IpAddr>) {
+        if connection.client != Some(client) {
+            connection.client = Some(client);
+            connection.remote = remote(client);
+            connection.prefix = self.formatter.prefix(&connection.remote, connection.peer);
         }
     }
 
     /// The response to the current request is complete, and its last `unsent` bytes still have to be sent.
     #[inline]
-    pub(crate) fn answered(&mut self, track: &mut Track, unsent: usize) {
-        let end = track.sent + unsent as u64;
-        let Some(entry) = track.current() else { return };
+    pub(crate) fn answered(&mut self, connection: &mut LoggedConnection, unsent: usize) {
+        let end = connection.sent + unsent as u64;
+        let Some(entry) = connection.current() else { return };
         entry.end = end;
         if unsent == 0 {
-            self.write_sent(track);
+            self.write_sent(connection);
         }
     }
 
     /// The client's socket has accepted this many bytes.
     #[inline]
-    pub(crate) fn sent(&mut self, track: &mut Track, bytes: u64) {
-        track.sent += bytes;
-        self.write_sent(track);
+    pub(crate) fn sent(&mut self, connection: &mut LoggedConnection, bytes: u64) {
+        connection.sent += bytes;
+        self.write_sent(connection);
     }
 
     /// Writes the lines of responses that the client's socket has accepted.
-    fn write_sent(&mut self, track: &mut Track) {
-        let Some(draft) = &mut track.draft else { return };
-        let is_sent = |entry: &Entry| entry.end <= track.sent;
+    fn write_sent(&mut self, connection: &mut LoggedConnection) {
+        let Some(draft) = &mut connection.draft else { return };
+        let is_sent = |entry: &Entry| entry.end <= connection.sent;
         if draft.entries.get(draft.written).is_some_and(is_sent) {
             // One reading of the clock for all that were sent at once. Not one for the turn, since a handler may have
             // taken long since its beginning.
             let now = clock::now_micros();
             while let Some(entry) = draft.entries.get(draft.written).copied().filter(is_sent) {
-                self.write(draft, entry, track.sent, now);
+                self.write(draft, entry, connection.sent, now);
             }
         }
         if draft.written == draft.entries.len() {
-            self.put_back(&mut track.draft);
+            self.put_back(&mut connection.draft);
         }
     }
 
     /// The connection has ended; what was not sent never will be.
-    pub(crate) fn end(&mut self, track: &mut Track) {
-        let Some(draft) = &mut track.draft else { return };
+    pub(crate) fn end(&mut self, connection: &mut LoggedConnection) {
+        let Some(draft) = &mut connection.draft else { return };
         let now = clock::now_micros();
         while let Some(entry) = draft.entries.get(draft.written).copied() {
-            self.write(draft, entry, track.sent, now);
+            self.write(draft, entry, connection.sent, now);
         }
-        self.put_back(&mut track.draft);
+        self.put_back(&mut connection.draft);
     }
 
     /// Writes the next line of a draft.
@@ -198,17 +207,17 @@ impl AccessLog {
         let now = Time::from_millis(micros / 1000);
         let first = draft.written * self.formatter.marks();
         draft.written += 1;
-        let buffer = self.sink.room_for(self.formatter.bound(&draft.begun, first), now);
-        self.formatter.finish(&mut draft.begun, first, self.epoch + now.as_millis(), outcome, buffer);
+        let buffer = self.sink.room_for(self.formatter.bound(&draft.lines, first), now);
+        self.formatter.finish(&mut draft.lines, first, self.epoch + now.as_millis(), outcome, buffer);
         self.sink.added();
     }
 
     /// Keeps a draft whose lines are written for the next request.
     fn put_back(&mut self, draft: &mut Option<Box<Draft>>) {
         let Some(mut draft) = draft.take() else { return };
-        if self.spare.len() < SPARE_DRAFTS && draft.begun.capacity() <= SPARE_BYTES {
+        if self.spare.len() < SPARE_DRAFTS && draft.lines.capacity() <= SPARE_BYTES {
             draft.entries.clear();
-            draft.begun.clear();
+            draft.lines.clear();
             draft.written = 0;
             self.spare.push(draft);
         }
@@ -235,7 +244,7 @@ impl AccessLog {
     /// Continues in another file; earlier lines go to the old one.
     pub(crate) fn reopen(&mut self, file: File) {
         self.sink.reopen(file.into());
-        self.formatter.set_room(self.sink.room());
+        self.formatter.set_room(self.sink.line_max());
     }
 }
 
@@ -246,16 +255,16 @@ fn draft<'d>(draft: &'d mut Option<Box<Draft>>, spare: &mut Drafts) -> &'d mut D
 }
 
 #[inline]
-fn who<'a>(client: &'a str, prefix: &'a [u8], peer: Option<SocketAddr>) -> Who<'a> {
-    Who { client, peer, prefix }
+fn client_text<'a>(address: &'a str, prefix: &'a [u8], peer: Option<SocketAddr>) -> ClientText<'a> {
+    ClientText { address, peer, prefix }
 }
 
-impl Track {
+impl LoggedConnection {
     /// For a connection made on behalf of `source`, if that is known.
-    pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<Track> {
+    pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<LoggedConnection> {
         let known = source.or(peer).map(|known| known.ip().to_canonical());
         let (remote, prefix) = (String::new(), Vec::new());
-        Box::new(Track { peer, known, client: None, remote, prefix, sent: 0, draft: None })
+        Box::new(LoggedConnection { peer, known, client: None, remote, prefix, sent: 0, draft: None })
     }
 
     /// The current request, whose response is not complete.

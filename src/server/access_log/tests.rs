@@ -15,19 +15,19 @@ fn formatter(format: AccessLogFormat, room: usize) -> Formatter {
 
 /// The line of a request with this head.
 fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
-    let mut line = Begun::default();
+    let mut lines = DraftLines::default();
     let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
     let peer = Some(([10, 0, 0, 1], 4711).into());
     let prefix = formatter.prefix("192.0.2.7", peer);
-    let who = Who { client: "192.0.2.7", peer, prefix: &prefix };
+    let client = ClientText { address: "192.0.2.7", peer, prefix: &prefix };
     match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
-        Next::Request(request) => formatter.begin(&mut line, who, request, &request.origin()),
-        Next::Reject(_) => formatter.begin_refused(&mut line, who, head),
+        Next::Request(request) => formatter.begin(&mut lines, client, request, &request.origin()),
+        Next::Reject(_) => formatter.begin_refused(&mut lines, client, head),
         other => panic!("{other:?}"),
     }
     let mut out = Buffer::default();
-    formatter.finish(&mut line, 0, NOW, outcome, &mut out);
-    assert!(out.len() <= formatter.bound(&line, 0), "{} {}", out.len(), formatter.bound(&line, 0));
+    formatter.finish(&mut lines, 0, NOW, outcome, &mut out);
+    assert!(out.len() <= formatter.bound(&lines, 0), "{} {}", out.len(), formatter.bound(&lines, 0));
     assert!(out.len() <= formatter.room, "{} {}", out.len(), formatter.room);
     String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8")
 }

@@ -152,7 +152,7 @@ impl Session {
                     request.via = Some(self.peer.via(cx.station.config));
                 }
                 if let Some(log) = &mut cx.logs.access {
-                    log.begin(self.peer.track(), request, cx.clock.micros);
+                    log.begin(self.peer.begin_logging(), request, cx.clock.micros);
                 }
                 if let Some(slow) = &mut cx.logs.slow {
                     slow.begin();

@@ -14,15 +14,15 @@ impl Session {
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.logs.access {
             let head = self.codec.partial_head().unwrap_or(&cx.input[input]);
-            log.begin_refused(self.peer.track(), head, cx.clock.micros);
+            log.begin_refused(self.peer.begin_logging(), head, cx.clock.micros);
         }
     }
 
     /// The refusal is in the shared output; its content has this many bytes.
     pub(super) fn refused(&mut self, reject: Reject, content: usize, cx: &mut Context<'_>) {
         cx.stats.row.count_response(reject.status());
-        if let Some(track) = self.peer.logged() {
-            track.head(reject.status(), cx.output.len() - content);
+        if let Some(logged) = self.peer.logged() {
+            logged.head(reject.status(), cx.output.len() - content);
         }
         self.answered(cx);
     }
@@ -32,8 +32,8 @@ impl Session {
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
         cx.stats.row.count_response(status);
         if cx.logs.access.is_some() {
-            if let Some(track) = self.peer.logged() {
-                track.head(status, cx.output.len());
+            if let Some(logged) = self.peer.logged() {
+                logged.head(status, cx.output.len());
             }
         }
     }
@@ -42,8 +42,8 @@ impl Session {
     #[inline]
     pub(crate) fn answered(&mut self, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.logs.access {
-            if let Some(track) = self.peer.logged() {
-                log.answered(track, cx.output.len());
+            if let Some(logged) = self.peer.logged() {
+                log.answered(logged, cx.output.len());
             }
         }
     }
@@ -53,16 +53,16 @@ impl Session {
     pub(crate) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
         cx.stats.row.count_sent(bytes);
         if let Some(log) = &mut cx.logs.access {
-            if let Some(track) = self.peer.logged() {
-                log.sent(track, bytes);
+            if let Some(logged) = self.peer.logged() {
+                log.sent(logged, bytes);
             }
         }
     }
 
     /// The connection has ended.
     pub(crate) fn ended(&mut self, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.logs.access) {
-            log.end(track);
+        if let (Some(logged), Some(log)) = (self.peer.logged(), &mut cx.logs.access) {
+            log.end(logged);
         }
     }
 
