@@ -109,8 +109,8 @@
 //!     client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
 //!     let mut response = String::new();
 //!     client.read_to_string(&mut response).expect("it closes");
-//!     assert!(response.ends_with("hello world\n"), "{response}");
 //!     pool.kill().and_then(|()| pool.wait()).expect("it ends");
+//!     assert!(response.ends_with("hello world\n"), "{response}");
 //! }
 //! # }
 //! ```

@@ -17,6 +17,6 @@ fn it_doubles() {
     client.write_all(b"GET /double?21 HTTP/1.0\r\n\r\n").expect("sent");
     let mut response = String::new();
     client.read_to_string(&mut response).expect("it closes");
-    assert!(response.ends_with("42\n"), "{response}");
     pool.kill().and_then(|()| pool.wait()).expect("it ends");
+    assert!(response.ends_with("42\n"), "{response}");
 }
