@@ -29,7 +29,7 @@ impl Parent {
             Effect::Drain { pid }
                 if leaving::begin(pid, &mut self.roster, config.lifecycle.drain_timeout, clock::now()) => {}
             Effect::Drain { pid } => {
-                self.handover.name_heirs(pid, &self.roster, self.health.board());
+                self.handover.name_destinations(pid, &self.roster, self.health.board());
                 drain(pid, &mut self.roster, &mut self.application, &self.journal);
             }
             Effect::Quit { pid } => {

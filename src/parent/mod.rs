@@ -315,7 +315,7 @@ impl Parent {
             notified(pid, notice, roster, application, journal);
         }
         self.outputs.access_log.tell(&mut self.roster, self.health.board(), clock::now());
-        self.deploy.tls.look(&self.deploy.settings.config, &mut self.journal, clock::now());
+        self.deploy.tls.check(&self.deploy.settings.config, &mut self.journal, clock::now());
         let path = self.deploy.settings.config.process.pid_file.as_deref();
         self.outputs.pid_file.retry(path, &mut self.journal, clock::now());
         if may_restart(&self.sockets, &self.takeover) && self.deploy.look_at_root(&mut self.journal, clock::now()) {

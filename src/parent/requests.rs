@@ -87,7 +87,7 @@ impl Parent {
         self.roster.supervisor.set_policy(Policy::from(config));
         self.health.apply(&before, config, clock::now());
         self.handover.set_rebalance(config.workers.rebalance);
-        self.deploy.tls.look_soon(config, clock::now());
+        self.deploy.tls.check_soon(config, clock::now());
         if before.workers.count != config.workers.count {
             let workers = self.deploy.settings.count_workers();
             self.obey(Request::Scale(workers));

@@ -1,4 +1,4 @@
-//! The parent's part of TLS: it draws the secrets of session tickets, and tells when certificates expire.
+//! The parent's part of TLS: it draws the secrets of session tickets, and warns when certificates expire.
 //!
 //! It owns the secrets. Its input: the time. Its output: lines in the log. Without the feature `tls` it does nothing.
 
@@ -16,11 +16,12 @@ use crate::shared::tls::{SecretBoard, Secrets};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// How long before its end to say that a certificate expires, and how often.
+/// How long before it expires to warn of a certificate, and how often.
+#[cfg(feature = "tls")]
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How long to wait after random numbers were not to be had.
+/// How long to wait after the system had no random numbers.
 #[cfg(feature = "tls")]
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -29,8 +30,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct Tls {
     #[cfg(feature = "tls")]
     secrets: Option<SecretBoard>,
-    /// When to look at the certificates again.
-    look: Time,
+    /// When to check the certificates again.
+    next_check: Time,
     /// When to try again to draw a secret.
     #[cfg(feature = "tls")]
     retry: Time,
@@ -45,14 +46,14 @@ impl Tls {
     pub(super) fn new(config: &Config, inherited: Option<OwnedFd>, now: Time) -> Result<Tls> {
         #[cfg(not(feature = "tls"))]
         drop(inherited);
-        let look = if config.listening.tls.is_wanted() { now } else { Time::NEVER };
+        let next_check = if config.listening.tls.is_wanted() { now } else { Time::NEVER };
         Ok(Tls {
             #[cfg(feature = "tls")]
             secrets: match config.listening.tls.is_wanted() {
                 true => SecretBoard::new(&config.listening.tls.tickets, inherited)?,
                 false => None,
             },
-            look,
+            next_check,
             #[cfg(feature = "tls")]
             retry: now,
         })
@@ -80,13 +81,13 @@ impl Tls {
     pub(super) fn deadline(&self) -> Time {
         #[cfg(feature = "tls")]
         if let Some(secrets) = &self.secrets {
-            return self.look.min(secrets.deadline().max(self.retry));
+            return self.next_check.min(secrets.deadline().max(self.retry));
         }
-        self.look
+        self.next_check
     }
 
-    /// Draws a secret, and looks at the certificates, if it is time.
-    pub(super) fn look(&mut self, config: &Config, journal: &mut Journal, now: Time) {
+    /// Draws a secret, and checks the certificates, if it is time.
+    pub(super) fn check(&mut self, config: &Config, journal: &mut Journal, now: Time) {
         #[cfg(feature = "tls")]
         if let Some(secrets) = self.secrets.as_mut().filter(|secrets| secrets.deadline() <= now && self.retry <= now) {
             if let Err(error) = secrets.turn(now) {
@@ -94,22 +95,22 @@ impl Tls {
                 journal.log(log::Level::Error, Subject::pool("ticket_secret_failed"), error.report());
             }
         }
-        if self.look <= now {
-            self.look = now + WARN_INTERVAL;
-            say_what_expires(config, journal);
+        if self.next_check <= now {
+            self.next_check = now + WARN_INTERVAL;
+            warn_of_expiry(config, journal);
         }
     }
 
     /// Other certificates may be in use.
-    pub(super) fn look_soon(&mut self, config: &Config, now: Time) {
+    pub(super) fn check_soon(&mut self, config: &Config, now: Time) {
         if config.listening.tls.is_wanted() {
-            self.look = now;
+            self.next_check = now;
         }
     }
 }
 
 #[cfg(feature = "tls")]
-fn say_what_expires(config: &Config, journal: &mut Journal) {
+fn warn_of_expiry(config: &Config, journal: &mut Journal) {
     let Some(keyring) = &config.server.tls else { return };
     let now = clock::unix_millis() / 1000;
     for (file, until) in keyring.expiries() {
@@ -126,6 +127,4 @@ fn say_what_expires(config: &Config, journal: &mut Journal) {
 }
 
 #[cfg(not(feature = "tls"))]
-fn say_what_expires(_: &Config, _: &mut Journal) {
-    let _ = EXPIRES_SOON;
-}
+fn warn_of_expiry(_: &Config, _: &mut Journal) {}

@@ -126,10 +126,10 @@ impl Client {
 
     /// Tells the client that nothing more will come, if its protocol has a word for that.
     #[inline]
-    pub(crate) fn say_goodbye(&mut self) {
+    pub(crate) fn send_close_notify(&mut self) {
         if let Client::Tls(stream) = self {
             stream.give_up();
-            stream.say_goodbye();
+            stream.send_close_notify();
         }
     }
 

@@ -194,7 +194,7 @@ impl Worker {
             keeper_options: seed.keeper_options,
             confinement: Confinement::new(seed.sandbox),
             place,
-            heirs: RefCell::default(),
+            destinations: RefCell::default(),
             is_ready: Cell::new(false),
             quit,
         })

@@ -11,7 +11,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::shared::channel::Order;
 use crate::shared::handover::record::RECORD_MAX;
-pub(super) use crate::shared::handover::Sender as Heir;
+pub(super) use crate::shared::handover::Sender as Destination;
 use crate::shared::handover::{Admitted, Gate, Receiver, Record, Sent, Taken};
 use crate::shared::scoreboard::RowPage;
 use crate::worker::Worker;
@@ -54,33 +54,33 @@ impl Worker {
     }
 
     /// Whether other processes take over the connections of this worker, which is to finish.
-    pub(super) fn has_heirs(&self) -> bool {
-        let heirs = &mut *self.heirs.borrow_mut();
+    pub(super) fn has_destinations(&self) -> bool {
+        let destinations = &mut *self.destinations.borrow_mut();
         while let Some(order) = self.lifeline.order() {
             if let Order::HandOver { to, .. } = order {
-                heirs.push_back(to);
+                destinations.push_back(to);
             }
         }
-        !heirs.is_empty()
+        !destinations.is_empty()
     }
 
     /// Passes a connection on. Returns whether somebody takes it over.
     pub(super) fn pass(&self, record: &Record<'_>, connection: BorrowedFd<'_>) -> bool {
-        if !self.has_heirs() {
+        if !self.has_destinations() {
             return false;
         }
-        let heirs = &mut *self.heirs.borrow_mut();
+        let destinations = &mut *self.destinations.borrow_mut();
         let mut bytes = Vec::new();
         let fits = record.encode(&mut bytes);
         let end = Instant::now() + TIMEOUT;
-        while let Some(heir) = heirs.front().filter(|_| fits) {
-            match heir.send(&bytes, connection) {
+        while let Some(destination) = destinations.front().filter(|_| fits) {
+            match destination.send(&bytes, connection) {
                 Sent::Done => {
-                    heirs.rotate_left(1);
+                    destinations.rotate_left(1);
                     return true;
                 }
-                Sent::Full if wait_for_room(heir, end) => {}
-                Sent::Full | Sent::Never => _ = heirs.pop_front(),
+                Sent::Full if wait_for_room(destination, end) => {}
+                Sent::Full | Sent::Never => _ = destinations.pop_front(),
             }
         }
         false
@@ -88,10 +88,10 @@ impl Worker {
 }
 
 /// Waits until there may be space; returns whether there is time left.
-fn wait_for_room(heir: &Heir, end: Instant) -> bool {
+fn wait_for_room(destination: &Destination, end: Instant) -> bool {
     let left = end.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-    match poll(&mut [PollFd::new(heir.as_fd(), PollFlags::POLLOUT)], timeout) {
+    match poll(&mut [PollFd::new(destination.as_fd(), PollFlags::POLLOUT)], timeout) {
         Ok(0) => false,
         Ok(_) => {
             // Too many descriptors are in flight, although there is space.

@@ -147,7 +147,7 @@ pub struct Worker {
     confinement: Confinement,
     place: Place,
     /// Who takes over the connections of a server of one's own.
-    heirs: RefCell<VecDeque<handover::Heir>>,
+    destinations: RefCell<VecDeque<handover::Destination>>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }

@@ -37,7 +37,7 @@ It ends with standard input. Exit codes: 0 all were kept, 1 some were closed or 
 const BATCH: usize = 256;
 
 /// A server that does not answer for so long does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TURN_MAX: Duration = Duration::from_secs(30);
 
 const STDIN: Token = Token(usize::MAX);
 
@@ -145,7 +145,7 @@ impl Client {
         }
         let (now, counts) = (Instant::now(), Counts::default());
         let next = Some((0, now));
-        let (next_busy, next_check) = (now, now + PATIENCE);
+        let (next_busy, next_check) = (now, now + CLIENT_TURN_MAX);
         Ok(Client { options, request, poll, lanes, counts, gone: 0, next, waiting: 0, next_busy, next_check })
     }
 
@@ -157,7 +157,7 @@ impl Client {
             self.ask();
             self.ask_busy();
             self.report();
-            let wait = if self.options.busy > 0 { self.options.every / 2 } else { PATIENCE / 10 };
+            let wait = if self.options.busy > 0 { self.options.every / 2 } else { CLIENT_TURN_MAX / 10 };
             match self.poll.poll(&mut events, Some(wait.max(Duration::from_millis(1)))) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
@@ -271,9 +271,9 @@ impl Client {
         if now < self.next_check {
             return;
         }
-        self.next_check = now + PATIENCE / 10;
+        self.next_check = now + CLIENT_TURN_MAX / 10;
         for index in 0..self.lanes.len() {
-            if self.lanes[index].asked.is_some_and(|asked| now.duration_since(asked) > PATIENCE) {
+            if self.lanes[index].asked.is_some_and(|asked| now.duration_since(asked) > CLIENT_TURN_MAX) {
                 self.end(index, true);
             }
         }

@@ -25,7 +25,7 @@ const FIRST_PORT: usize = 12_000;
 const BATCH: usize = 256;
 
 /// A server that does not answer for so long does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TURN_MAX: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)).map(|options| run(&options)) {
@@ -103,7 +103,7 @@ fn connect(address: SocketAddr, place: usize) -> io::Result<TcpStream> {
     let [third, fourth] = last.to_be_bytes();
     let port = u16::try_from(FIRST_PORT + place % PORTS).map_err(io::Error::other)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, third, fourth), port)).into())?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(CLIENT_TURN_MAX))?;
     socket.connect(&address.into())?;
     Ok(socket.into())
 }

@@ -101,10 +101,10 @@ impl Handover {
     }
 
     /// Tells a worker, which is about to be told to leave, to whom to pass its connections.
-    pub(super) fn name_heirs(&self, pid: Pid, roster: &Roster, board: &ParentBoard) {
+    pub(super) fn name_destinations(&self, pid: Pid, roster: &Roster, board: &ParentBoard) {
         let Some(process) = roster.get(pid).filter(|process| process.ends.program.is_none()) else { return };
         let lifeline = &process.ends.lifeline;
-        for slot in self.heirs(pid, process.slot, roster, board) {
+        for slot in self.destinations(pid, process.slot, roster, board) {
             let Some(pair) = self.pairs.get(&slot) else { continue };
             pair.restore();
             let ordered = match roster.supervisor.state() {
@@ -118,7 +118,7 @@ impl Handover {
         }
     }
 
-    fn heirs(&self, pid: Pid, slot: SlotId, roster: &Roster, board: &ParentBoard) -> Vec<SlotId> {
+    fn destinations(&self, pid: Pid, slot: SlotId, roster: &Roster, board: &ParentBoard) -> Vec<SlotId> {
         if roster.supervisor.state() == PoolState::Stopping {
             return self.successor.map(|count| of_successor(slot, self.pairs.len(), count)).unwrap_or_default();
         }

@@ -17,7 +17,7 @@ impl Builder {
     ///
     /// Only the user that runs the pool may connect to a Unix socket (mode 0600). Over TCP, everybody who can connect
     /// can read the status, but nobody can control the pool without an [`admin_token_file`](Builder::admin_token_file).
-    /// There is no TLS, so keep a TCP address on a private network.
+    /// The admin process speaks no TLS, so keep a TCP address on a private network.
     pub fn admin(self, address: impl Display) -> Builder {
         self.set("admin", &address.to_string())
     }

@@ -128,7 +128,7 @@ impl Connection {
         if self.session.codec.ending.delimits() && self.session.exchange.outgoing().is_some() {
             self.waiting().reset();
         } else {
-            self.transport.client.say_goodbye();
+            self.transport.client.send_close_notify();
         }
         self.session.ended(cx);
     }

@@ -10,7 +10,7 @@ use super::transport::Transport;
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::server::timing::Timing;
-use crate::server::tls::{Awaited, PATIENCE};
+use crate::server::tls::{Awaited, CLIENT_TURN_MAX};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;
@@ -81,7 +81,7 @@ impl<'c> Waiting<'c> {
         let since = self.timer.begun(&config.timeouts).unwrap_or_default();
         match awaited {
             Awaited::All => Some((false, since)),
-            Awaited::Rest => Some((true, since + PATIENCE)),
+            Awaited::Rest => Some((true, since + CLIENT_TURN_MAX)),
         }
     }
 

@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use crate::server::http::TlsInfo;
 use crate::shared::counters::HANDSHAKES;
 
-pub(crate) const PATIENCE: Duration = Duration::ZERO;
+pub(crate) const CLIENT_TURN_MAX: Duration = Duration::ZERO;
 
 #[derive(Debug)]
 pub(crate) enum Endpoint {}
@@ -110,7 +110,7 @@ impl Stream {
         match *self {}
     }
 
-    pub(crate) fn say_goodbye(&mut self) {
+    pub(crate) fn send_close_notify(&mut self) {
         match *self {}
     }
 

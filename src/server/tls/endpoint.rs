@@ -24,8 +24,8 @@ const READ: usize = 64 * 1024;
 /// The number of steps of handshakes in each turn. One takes as long as some hundred requests.
 const STEPS: u32 = 4;
 
-/// How long a client may take for its part of a handshake before the handshake makes room for another.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a client may take for its turn in a handshake before the handshake makes room for another.
+pub(crate) const CLIENT_TURN_MAX: Duration = Duration::from_secs(1);
 
 /// What the sessions of a worker share: the configuration, buffers, counters.
 pub(crate) struct Endpoint {

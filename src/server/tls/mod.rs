@@ -35,7 +35,7 @@ mod tests;
 
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::endpoint::{completed, ended_by};
-pub(crate) use self::endpoint::{Endpoint, PATIENCE};
+pub(crate) use self::endpoint::{Endpoint, CLIENT_TURN_MAX};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::session::describe;
 pub use self::socket::TlsSocket;

@@ -10,7 +10,7 @@ use rustls::unbuffered::{
 use rustls::{CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion};
 
 use crate::server::http::TlsInfo;
-use crate::shared::tls::{take_asked_name, TlsVersion};
+use crate::shared::tls::{take_server_name, TlsVersion};
 
 /// The maximum length of the plaintext in a record.
 pub(super) const RECORD: usize = 16 * 1024;
@@ -36,8 +36,8 @@ pub(super) struct TlsSession {
     is_closed: bool,
     /// Whether it has failed. The library must not be called any more then.
     is_failed: bool,
-    /// The host name that the client has asked for, until it is among the rest that is known.
-    asked: Option<Box<str>>,
+    /// The host name that the client has asked for, until `info` has it.
+    server_name: Option<Box<str>>,
     info: Option<Box<TlsInfo>>,
 }
 
@@ -59,7 +59,7 @@ impl TlsSession {
             outgoing,
             is_closed: false,
             is_failed: false,
-            asked: None,
+            server_name: None,
             info: None,
         })
     }
@@ -181,9 +181,9 @@ impl TlsSession {
         if self.info.is_some() {
             return;
         }
-        self.asked = take_asked_name().or(self.asked.take());
+        self.server_name = take_server_name().or(self.server_name.take());
         if !self.connection.is_handshaking() {
-            self.info = Some(Box::new(describe(&self.connection, self.asked.take())));
+            self.info = Some(Box::new(describe(&self.connection, self.server_name.take())));
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct Stream {
     /// Whether the last read has left bytes in the socket.
     is_full: bool,
     /// Whether the client was told that nothing more will come.
-    has_said_goodbye: bool,
+    has_sent_close_notify: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +64,19 @@ impl Stream {
         let session = TlsSession::new(endpoint.config.clone()).map_err(io::Error::other)?;
         let (pending, sent, sealed) = (Vec::new(), 0, 0);
         let (stage, handshake) = (Stage::Fresh, Some(InProgress::new(&endpoint)));
-        let (is_full, has_said_goodbye) = (false, false);
-        Ok(Stream { socket, session, endpoint, stage, handshake, pending, sent, sealed, is_full, has_said_goodbye })
+        let (is_full, has_sent_close_notify) = (false, false);
+        Ok(Stream {
+            socket,
+            session,
+            endpoint,
+            stage,
+            handshake,
+            pending,
+            sent,
+            sealed,
+            is_full,
+            has_sent_close_notify,
+        })
     }
 
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
@@ -232,7 +243,7 @@ impl Stream {
     /// Writes plaintext until done, or until the socket accepts no more; returns how much of it was sent. The next call
     /// must begin with the rest.
     pub(crate) fn write(&mut self, bytes: &[u8], is_beginning: bool) -> io::Result<usize> {
-        if self.stage != Stage::Open || self.has_said_goodbye {
+        if self.stage != Stage::Open || self.has_sent_close_notify {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let endpoint = Rc::clone(&self.endpoint);
@@ -278,7 +289,7 @@ impl Stream {
         most: u64,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<(usize, usize)> {
-        if self.stage != Stage::Open || self.has_said_goodbye {
+        if self.stage != Stage::Open || self.has_sent_close_notify {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let endpoint = Rc::clone(&self.endpoint);
@@ -301,11 +312,11 @@ impl Stream {
     }
 
     /// Tells the client that nothing more will come, unless it would miss a part of a record then.
-    pub(crate) fn say_goodbye(&mut self) {
-        if self.stage != Stage::Open || self.wants_write() || self.has_said_goodbye {
+    pub(crate) fn send_close_notify(&mut self) {
+        if self.stage != Stage::Open || self.wants_write() || self.has_sent_close_notify {
             return;
         }
-        self.has_said_goodbye = true;
+        self.has_sent_close_notify = true;
         let mut alert = self.session.take_outgoing();
         if self.session.close(&mut alert).is_ok() {
             // A client that has gone needs no goodbye.
@@ -323,7 +334,7 @@ impl Stream {
 
     pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
-            self.say_goodbye();
+            self.send_close_notify();
         }
         self.socket.shutdown(how)
     }

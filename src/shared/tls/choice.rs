@@ -8,13 +8,13 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 thread_local! {
-    /// The name in the latest hello that this thread has seen. The library tells it to nobody else.
-    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    /// The name in the latest ClientHello on this thread. The library passes it only to the resolver of certificates.
+    static SERVER_NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
-/// The host name in the hello that was just processed, if there was one.
-pub(crate) fn take_asked_name() -> Option<Box<str>> {
-    ASKED.take()
+/// The host name in the ClientHello that was just processed, if there was one.
+pub(crate) fn take_server_name() -> Option<Box<str>> {
+    SERVER_NAME.take()
 }
 
 /// The certificates, by the names that they are for.
@@ -50,7 +50,7 @@ impl Choice {
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        ASKED.set(hello.server_name().map(|name| name.to_ascii_lowercase().into()));
+        SERVER_NAME.set(hello.server_name().map(|name| name.to_ascii_lowercase().into()));
         let schemes = hello.signature_schemes();
         let is_understood = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
         let named = hello.server_name().into_iter().flat_map(|name| self.named(name));

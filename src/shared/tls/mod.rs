@@ -38,7 +38,7 @@ mod settings;
 mod tickets;
 
 #[cfg(feature = "tls")]
-pub(crate) use self::choice::take_asked_name;
+pub(crate) use self::choice::take_server_name;
 #[cfg(all(feature = "tls", any(fuzzing, test)))]
 pub(crate) use self::keyring::server_config_for;
 #[cfg(feature = "tls")]

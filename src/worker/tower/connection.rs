@@ -78,17 +78,17 @@ where
     let service = Adapted::new(service, client.clone(), Arc::clone(&exchange), Arc::clone(&state));
     let mut connection = http1(&state).serve_connection(TokioIo::new(socket), service).with_upgrades();
     let mut leaving = pin!(draining());
-    let mut told = pin!(async {
+    let mut grace_over = pin!(async {
         draining().await;
         sleep(GRACE).await;
     });
-    let (mut is_leaving, mut is_told) = (false, false);
+    let (mut is_leaving, mut is_shutting_down) = (false, false);
     let is_passed_on = poll_fn(|cx| {
         state.row().busy(clock::now());
         is_leaving |= !is_leaving && leaving.as_mut().poll(cx).is_ready();
         let passes_on = is_leaving && state.passes_on();
-        if !is_told && told.as_mut().poll(cx).is_ready() {
-            is_told = true;
+        if !is_shutting_down && grace_over.as_mut().poll(cx).is_ready() {
+            is_shutting_down = true;
             // Others are passed on once they are answered.
             if !passes_on || exchange.stays() {
                 Pin::new(&mut connection).graceful_shutdown();
@@ -148,15 +148,15 @@ where
     }
     let service = Adapted::new(service, client, Arc::new(Exchange::new(true)), Arc::clone(&state));
     let mut connection = pin!(http1(&state).serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let mut told = pin!(async {
+    let mut grace_over = pin!(async {
         draining().await;
         sleep(GRACE).await;
     });
-    let mut is_told = false;
+    let mut is_shutting_down = false;
     let _ = poll_fn(|cx| {
         state.row().busy(clock::now());
-        if !is_told && told.as_mut().poll(cx).is_ready() {
-            is_told = true;
+        if !is_shutting_down && grace_over.as_mut().poll(cx).is_ready() {
+            is_shutting_down = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx)
@@ -176,11 +176,11 @@ where
     builder.timer(TokioTimer::new()).max_header_list_size(u32::try_from(state.max_head).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut leaving = pin!(draining());
-    let mut is_told = false;
+    let mut is_shutting_down = false;
     let _ = poll_fn(|cx| {
         state.row().busy(clock::now());
-        if !is_told && leaving.as_mut().poll(cx).is_ready() {
-            is_told = true;
+        if !is_shutting_down && leaving.as_mut().poll(cx).is_ready() {
+            is_shutting_down = true;
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx)

@@ -164,13 +164,13 @@ impl Worker {
         let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners(), taken_over).map_err(watch)?;
         #[cfg(feature = "hyper-tls")]
         let accepting = accepting.secured_by(tls::Endpoint::new(self));
-        let told = self.ready();
-        told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
+        let ready = self.ready();
+        ready.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
         let accepting = accepting.start(&service, &state, &leavers);
         // An error of the stream would be its end as well.
         let shut_down = async { _ = shutdown.readable().await };
         if state.unless_failed(shut_down).await.is_some() {
-            state.drain(self.has_heirs());
+            state.drain(self.has_destinations());
             let passing = async {
                 while let Some(leaver) = leave.recv().await {
                     if !self.pass_on(&leaver) {

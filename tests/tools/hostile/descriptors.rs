@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::{again_and_again, passing, random};
 
 /// Beyond what one attack may take before it answers.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLIENT_TURN_MAX: Duration = Duration::from_secs(2);
 
 /// What fits into one message (`SCM_MAX_FD`).
 pub(crate) const MOST: usize = 253;
@@ -77,7 +77,7 @@ impl Descriptors {
 
     /// Random bytes in random lengths.
     pub(crate) fn junk(&self) -> String {
-        let (mut random, end, mut sent) = (random(), Instant::now() + PATIENCE, 0);
+        let (mut random, end, mut sent) = (random(), Instant::now() + CLIENT_TURN_MAX, 0);
         for _ in 0..64 {
             for channel in self.channels() {
                 let len = (random() % 256) as usize;
@@ -91,13 +91,13 @@ impl Descriptors {
     /// These bytes, once, over every pipe.
     pub(crate) fn report(&self, bytes: &[u8]) {
         for pipe in self.channels().into_iter().filter(|fd| option(*fd, libc::SO_TYPE).is_none()) {
-            send(pipe, bytes, &[], Instant::now() + PATIENCE);
+            send(pipe, bytes, &[], Instant::now() + CLIENT_TURN_MAX);
         }
     }
 
     /// Every byte by itself: the highest first, as capital letters come before what is said in words.
     pub(crate) fn letters(&self) -> String {
-        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        let (end, mut sent) = (Instant::now() + CLIENT_TURN_MAX, 0);
         for byte in (0..=u8::MAX).rev().chain(0..=u8::MAX) {
             for channel in self.channels() {
                 sent += usize::from(send(channel, &[byte], &[], end));
@@ -121,7 +121,7 @@ impl Descriptors {
 
     /// Every kind of descriptor, with every letter, over every channel.
     pub(crate) fn pass_everything(&self) -> String {
-        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        let (end, mut sent) = (Instant::now() + CLIENT_TURN_MAX, 0);
         for kind in &self.kinds {
             for letter in (b'A'..=b'z').rev() {
                 for channel in self.channels() {
@@ -136,7 +136,7 @@ impl Descriptors {
 
     /// Connections of clients that take nothing, so that whoever closes them last waits for ten minutes.
     pub(crate) fn pass_clients(&self, letters: &[u8]) -> String {
-        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        let (end, mut sent) = (Instant::now() + CLIENT_TURN_MAX, 0);
         for client in held().filter(|fd| is_client(*fd)) {
             linger(client);
             for channel in self.channels() {
@@ -151,7 +151,7 @@ impl Descriptors {
 
     /// The same, each behind as many descriptors that close at once, and goes on: the numbers stay open.
     pub(crate) fn pass_clients_and_live(&self, behind: usize) -> String {
-        let (end, own, mut sent) = (Instant::now() + PATIENCE, self.kinds[0][0], 0);
+        let (end, own, mut sent) = (Instant::now() + CLIENT_TURN_MAX, self.kinds[0][0], 0);
         for client in held().filter(|fd| is_client(*fd)) {
             linger(client);
             let fds = [&vec![own; behind][..], &[client]].concat();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::descriptors::{held, is_client, linger, option, receive_descriptors, send_message, MOST};
 
 /// Until the parent has told it to whom it is to pass its connections, and until all is passed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TURN_MAX: Duration = Duration::from_secs(30);
 
 /// A record of a connection that has had three requests (`src/shared/handover/record.rs`).
 const RECORD: [u8; 10] = [1, 0, 3, 0, 0, 0, 0, 0, 0, 0];
@@ -17,7 +17,7 @@ const ROUNDS: usize = 5;
 /// Waits until it is told to leave, takes the orders in place of the server, and passes on all that it has.
 pub(crate) fn pass_on(kinds: &[[RawFd; 2]]) -> String {
     eprintln!("waits for orders");
-    let (end, mut senders) = (Instant::now() + PATIENCE, Vec::new());
+    let (end, mut senders) = (Instant::now() + CLIENT_TURN_MAX, Vec::new());
     let sources: Vec<RawFd> = held().filter(|fd| option(*fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)).collect();
     while senders.is_empty() && Instant::now() < end {
         let received: Vec<RawFd> = sources.iter().flat_map(|source| receive_descriptors(*source)).collect();
