@@ -47,7 +47,7 @@ impl Parent {
                 self.handover.begin_to_balance(clock::now());
             }
             Record::Awake => self.health.wake(now),
-            Record::Steer => self.sockets.rung(now),
+            Record::Steer => self.sockets.check_steering(now),
             Record::Overflow => overflowed(pid, &self.roster, &self.sockets, self.health.board()),
             Record::Released => self.sockets.released(pid),
             Record::Broken { .. } => {

@@ -160,7 +160,7 @@ impl Custody {
         self.steer.seat(&self.groups, rows, now);
     }
 
-    /// A worker has noticed something that the parent should check. What must be attached is checked in every turn
+    /// A worker asks to check which slots the kernel chooses. What must be attached is checked in every turn
     /// anyway.
     pub(super) fn settle_idle(&mut self, now: Time) {
         self.steer.settle_idle(now);

@@ -185,8 +185,8 @@ impl Sockets {
         self.neighbours.gone(pid);
     }
 
-    /// A worker has noticed something that the parent should check.
-    pub(super) fn rung(&mut self, now: Time) {
+    /// A worker asks to check which slots the kernel chooses.
+    pub(super) fn check_steering(&mut self, now: Time) {
         self.custody.settle_idle(now);
     }
 

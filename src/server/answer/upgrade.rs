@@ -113,10 +113,10 @@ impl Upgraded {
     /// If no descriptor is free for an eventfd(2).
     pub fn interrupt_on_drain(&mut self) -> io::Result<()> {
         let interrupt = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let rung = Arc::clone(&interrupt);
+        let copy = Arc::clone(&interrupt);
         self.on_drain(move || {
             // It cannot be full, since nothing else is written to it.
-            let _ = rung.write(1);
+            let _ = copy.write(1);
         });
         self.interrupt = Some(interrupt);
         Ok(())

@@ -118,7 +118,7 @@ where
         }
     }
 
-    /// Advances those for which other threads have rung.
+    /// Advances those that other threads have woken.
     pub(super) fn deliver(&mut self) {
         for place in self.cx.waker.mailbox.take() {
             if self.table.get(place).is_some() {

@@ -187,13 +187,13 @@ where
 
     /// Handles events.
     fn take(&mut self, events: &Events) {
-        let (mut is_rung, mut is_over) = (false, false);
+        let (mut is_notified, mut is_over) = (false, false);
         for event in events {
             match event.token() {
                 // What nearly all are.
                 Token(index) if index <= LISTENERS - LISTENERS_MAX => self.connections.step(index, Some(event)),
                 LIFELINE => is_over = true,
-                MAILBOX => is_rung = true,
+                MAILBOX => is_notified = true,
                 ORDERS => self.obey(),
                 HANDOVER => self.taking.notice(),
                 MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
@@ -205,7 +205,7 @@ where
             }
         }
         // New connections come last, since an event could be for a connection whose place they take.
-        if is_rung {
+        if is_notified {
             self.connections.deliver();
             self.adopt();
         }
