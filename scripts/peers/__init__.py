@@ -1,5 +1,5 @@
-"""What the scripts that measure servers have in common: how each is built, started, watched and stopped, and the client that
-loads them."""
+"""What the scripts that measure servers have in common: how each is built, started, watched and stopped, and the client
+that loads them."""
 
 import json
 import os
@@ -73,8 +73,8 @@ class Server:
         self.environment, self.config, self.is_countable = environment or {}, config, is_countable
 
     def start(self, scratch, wrapper, workers=1, cpus=SERVER_CPU, identity="a"):
-        """Returns the process that was started and its port, once it answers. Not all know of `workers`, and few of TLS: the
-        `identity` is one of tests/certificates, a (P-256) or b (RSA-2048)."""
+        """Returns the process that was started and its port, once it answers. Not all know of `workers`, and few of
+        TLS: the `identity` is one of tests/certificates, a (P-256) or b (RSA-2048)."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
@@ -105,7 +105,8 @@ class Server:
 
 
 class Pool:
-    """A program that starts workers, in a session of its own. Its log is a file, which is read for what it announces."""
+    """A program that starts workers, in a session of its own. Its log is a file, which is read for what it
+    announces."""
 
     def __init__(self, command, log, variables=None, stdout=subprocess.DEVNULL):
         """`stdout` may be subprocess.STDOUT: the log has it then."""
@@ -181,8 +182,8 @@ def prepare():
 
 
 def build(profile, bins=(), examples=()):
-    """Returns the directory with the programs; examples are in examples/ there. BUILT in the environment names one instead, of
-    programs that are built already."""
+    """Returns the directory with the programs; examples are in examples/ there. BUILT in the environment names one
+    instead, of programs that are built already."""
     if "BUILT" in os.environ:
         return Path(os.environ["BUILT"]).resolve()
     command = ["cargo", "build", "--profile", profile, "--quiet"]
@@ -277,7 +278,8 @@ def build_peer(name, dependencies):
 
 
 def flood(port, options, cpus=CLIENT_CPU, before=None):
-    """Runs the client, and returns what it prints. `before` is called once its connections are open and have been answered."""
+    """Runs the client, and returns what it prints. `before` is called once its connections are open and have been
+    answered."""
     command = ["taskset", "-c", cpus, str(DIST / "examples/flood"), f"127.0.0.1:{port}", *options]
     pipe = subprocess.PIPE
     client = subprocess.Popen([*command, *(["--hold"] if before else [])], stdin=pipe, stdout=pipe, stderr=pipe, text=True)

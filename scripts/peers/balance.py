@@ -1,5 +1,5 @@
-"""What slow requests do to all others, for each way to choose the worker of a connection: builds tests/tools/skew and what it
-uses, and runs it with these arguments."""
+"""What slow requests do to all others, for each way to choose the worker of a connection: builds tests/tools/skew and
+what it uses, and runs it with these arguments."""
 
 import os
 import subprocess

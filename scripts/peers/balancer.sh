@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Three pools, each in a network namespace as on a machine of its own, behind HAProxy as examples/deploy/haproxy.cfg has it;
-# replaces one of them under load and says what that cost: a Markdown table.
+# Three pools, each in a network namespace as on a machine of its own, behind HAProxy as examples/deploy/haproxy.cfg has
+# it; replaces one of them under load and says what that cost: a Markdown table.
 set -euo pipefail
 
 restarts=10 stops=5

@@ -1,6 +1,6 @@
-"""What choosing the worker costs when each request has its own connection: CPU time per request of the server's processes,
-for each way to choose, in pairs with hash and no neighbours, by turns. On all CPUs, which the clients share, so that a
-wake-up of another CPU costs what it costs.
+"""What choosing the worker costs when each request has its own connection: CPU time per request of the server's
+processes, for each way to choose, in pairs with hash and no neighbours, by turns. On all CPUs, which the clients share,
+so that a wake-up of another CPU costs what it costs.
 
 Prints Markdown: the median of each, and the mean ratio to the first with its 95 % interval."""
 

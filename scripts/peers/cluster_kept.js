@@ -1,5 +1,5 @@
-// The cluster module of Node: node cluster_kept.js PORT WORKERS [CERTIFICATE KEY]. SIGHUP replaces all workers, SIGTTIN adds
-// one, SIGTTOU removes one. One that is killed is replaced.
+// The cluster module of Node: node cluster_kept.js PORT WORKERS [CERTIFICATE KEY]. SIGHUP replaces all workers, SIGTTIN
+// adds one, SIGTTOU removes one. One that is killed is replaced.
 const cluster = require('cluster');
 const fs = require('fs');
 const http = require('http');

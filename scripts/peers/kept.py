@@ -1,11 +1,11 @@
 """Keeps connections open, each of which is asked again and again, while their server is restarted, replaced by a new
 binary, scaled between 1 and 8 workers, or recycles its workers by age. Prints how many connections the server closed
-(between two requests, or with a last answer) and lost (with a request in progress), and how long each step took: until the
-old workers had ended, or the new ones served.
+(between two requests, or with a last answer) and lost (with a request in progress), and how long each step took: until
+the old workers had ended, or the new ones served.
 
-The client (the example `kept`) never opens a connection again. After each step each connection must answer, and no answer
-may come from a worker that was to be replaced. With --servers, it compares: each server is changed once, under the same
-clients."""
+The client (the example `kept`) never opens a connection again. After each step each connection must answer, and no
+answer may come from a worker that was to be replaced. With --servers, it compares: each server is changed once, under
+the same clients."""
 
 import argparse
 import os

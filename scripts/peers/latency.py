@@ -1,13 +1,14 @@
-"""How long requests take when the server is not full: ours beside nginx, may_minihttp, hyper and the raw epoll server, by
-turns, each with one worker on one CPU and the client on another.
+"""How long requests take when the server is not full: ours beside nginx, may_minihttp, hyper and the raw epoll server,
+by turns, each with one worker on one CPU and the client on another.
 
 All get the same load: half of what the raw server answers at most, due at random moments (a Poisson process) on 64 kept
-connections. The client's schedule does not wait for the server, every request that is due is made, and its latency counts from
-when it was due, so a pause of the server counts for all who would have met it. A server that would be full under that load is
-left out. The client never sleeps; what the raw server shows is the kernel, the client and the machine.
+connections. The client's schedule does not wait for the server, every request that is due is made, and its latency
+counts from when it was due, so a pause of the server counts for all who would have met it. A server that would be full
+under that load is left out. The client never sleeps; what the raw server shows is the kernel, the client and the
+machine.
 
-Prints Markdown; target/bench/latency.json has the same, and target/bench/latency.svg draws it. Once all is built it takes
-about two and a half minutes, or half a minute with --quick."""
+Prints Markdown; target/bench/latency.json has the same, and target/bench/latency.svg draws it. Once all is built it
+takes about two and a half minutes, or half a minute with --quick."""
 
 import argparse
 import json

@@ -1,5 +1,5 @@
-"""Holds idle keep-alive connections open to the example plaintext, over loopback addresses in a network namespace of its
-own, and has each answer a request at the end. Prints memory per connection, time and errors. Needs root."""
+"""Holds idle keep-alive connections open to the example plaintext, over loopback addresses in a network namespace of
+its own, and has each answer a request at the end. Prints memory per connection, time and errors. Needs root."""
 
 import argparse
 import os

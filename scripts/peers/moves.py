@@ -1,6 +1,7 @@
-"""What it costs to move a kept connection from one worker to another: CPU time and system calls of the worker that passes it
-on, and of the one that takes it over. The first worker of a pool is looked at while a second one is added, which gets half of
-its connections, and while that one leaves and passes them back; the system calls in a pool of their own."""
+"""What it costs to move a kept connection from one worker to another: CPU time and system calls of the worker that
+passes it on, and of the one that takes it over. The first worker of a pool is looked at while a second one is added,
+which gets half of its connections, and while that one leaves and passes them back; the system calls in a pool of their
+own."""
 
 import argparse
 import re

@@ -1,12 +1,11 @@
-"""A Node program under `forkpool exec`, under Node's own cluster with each of its schedulings, and under PM2's cluster mode.
+"""A Node program under `forkpool exec`, under Node's own cluster with each of its schedulings, and under PM2's cluster
+mode.
 
 All serve the same handler with as many workers, and are loaded by turns in one run, so that what else the machine does
-affects all alike. Under `forkpool exec` and PM2 the program is unmodified: it listens on a port of its own choice. The load
-is as many requests as it can with connections that are kept, with a connection for each request, and requests at a fixed
-rate, the same for all. Prints a Markdown table of medians. The CPU time of a request, that of all processes of the server,
-hardly depends on what else the machine does. Without PM2 (npm install pm2; see --pm2) it is left
-out.
-"""
+affects all alike. Under `forkpool exec` and PM2 the program is unmodified: it listens on a port of its own choice. The
+load is as many requests as it can with connections that are kept, with a connection for each request, and requests at a
+fixed rate, the same for all. Prints a Markdown table of medians. The CPU time of a request, that of all processes of
+the server, hardly depends on what else the machine does. Without PM2 (npm install pm2; see --pm2) it is left out. """
 
 import argparse
 import json

@@ -1,5 +1,5 @@
-"""How long a newcomer waits at the limit of connections, while other clients keep idle ones: 60 places and 400 of them by
-default, beside nginx where it is installed."""
+"""How long a newcomer waits at the limit of connections, while other clients keep idle ones: 60 places and 400 of them
+by default, beside nginx where it is installed."""
 
 import argparse
 import shutil

@@ -5,8 +5,8 @@ command -v python3 >/dev/null || {
     exit 1
 }
 
-# listening LOG PID [https]: waits until the pool PID says in LOG where it listens, and sets $url and $address. Fails if it ends
-# before that.
+# listening LOG PID [https]: waits until the pool PID says in LOG where it listens, and sets $url and $address. Fails if
+# it ends before that.
 listening() {
     address=$(PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1 python3 -m peers.listening "$@") || return 1
     url=${3:-http}://$address

@@ -1,9 +1,9 @@
-"""How many reconnects resume their TLS session while their server is restarted, has workers killed, is replaced by a new binary,
-and changes its keys. 64 clients make a request each time they connect, at a fixed rate in all, and keep the tickets they get. A
-reconnect of a client that has been answered before counts; what is refused or cut short is lost.
+"""How many reconnects resume their TLS session while their server is restarted, has workers killed, is replaced by a
+new binary, and changes its keys. 64 clients make a request each time they connect, at a fixed rate in all, and keep the
+tickets they get. A reconnect of a client that has been answered before counts; what is refused or cut short is lost.
 
-ours has 8 workers; a secret of its tickets is used for --period seconds. What a server cannot do is left out: HAProxy is one
-process, and Node's cluster and Apache are not replaced while they run. Only ours changes its keys by itself."""
+ours has 8 workers; a secret of its tickets is used for --period seconds. What a server cannot do is left out: HAProxy
+is one process, and Node's cluster and Apache are not replaced while they run. Only ours changes its keys by itself."""
 
 import argparse
 import os

@@ -1,12 +1,13 @@
-"""What a request costs when there are more workers, and when more connections are open: ours beside the raw epoll server with
-as many processes, by turns. The raw server's cost is the kernel's, and nearly nothing else: ours should grow no faster.
+"""What a request costs when there are more workers, and when more connections are open: ours beside the raw epoll
+server with as many processes, by turns. The raw server's cost is the kernel's, and nearly nothing else: ours should
+grow no faster.
 
-Half of the CPUs are the servers', the others the clients'. Against workers, 256 connections all have a request under way.
-Against connections, 64 requests are under way and the connections take turns; there is one worker, or as many as it takes to
-hold them all where RLIMIT_NOFILE cannot be raised.
+Half of the CPUs are the servers', the others the clients'. Against workers, 256 connections all have a request under
+way. Against connections, 64 requests are under way and the connections take turns; there is one worker, or as many as
+it takes to hold them all where RLIMIT_NOFILE cannot be raised.
 
-Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about four minutes, or
-one with --quick."""
+Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about four minutes,
+or one with --quick."""
 
 import argparse
 import json

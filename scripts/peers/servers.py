@@ -1,7 +1,8 @@
 """Puts us beside other HTTP servers, each with one worker on one CPU and the client on another, in one interleaved run:
 Markdown on standard output, target/bench/results.json, and a chart in target/bench/results.svg.
 
-Servers that are not installed are skipped, with a word how to get them; those that are crates are built on the first run."""
+Servers that are not installed are skipped, with a word how to get them; those that are crates are built on the first
+run."""
 
 import argparse
 import json
@@ -44,8 +45,8 @@ TLS_WORKLOADS = {
     "tls-16k": ("A body of 16 KiB", ["--tls", "--path", "/16k"], 2000),
     "tls-1m": ("A body of 1 MiB", ["--tls", "--path", "/1m"], 100),
 }
-# The client is full first: on loopback it does most of the kernel's work for a connection that the server closes. So the
-# servers are compared by their CPU time.
+# The client is full first: on loopback it does most of the kernel's work for a connection that the server closes. So
+# the servers are compared by their CPU time.
 LIMITED_BY_CLIENT = {"close", *TLS_WORKLOADS}
 ALL = WORKLOADS | TLS_WORKLOADS
 

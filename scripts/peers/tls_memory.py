@@ -1,5 +1,5 @@
-"""The memory of idle connections that have made a request, with and without TLS: of one worker of ours, beside the raw servers
-and nginx. What TLS costs the raw server is the library's state; what it costs ours beyond that is our own."""
+"""The memory of idle connections that have made a request, with and without TLS: of one worker of ours, beside the raw
+servers and nginx. What TLS costs the raw server is the library's state; what it costs ours beyond that is our own."""
 
 import argparse
 import os
