@@ -22,7 +22,7 @@ where
             self.descriptors.sends(file);
         }
         let held = u32::try_from(entry.connection.waiting().memory()).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut entry.held, held);
+        let before = std::mem::replace(&mut entry.accounted, held);
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
         self.cx.stats.row.set_held(self.cx.memory.budget.held());
         // A response cannot wait elsewhere, and a client that does not read it must not make others wait.
@@ -96,7 +96,7 @@ where
         // A pool that stops does not wait for all of them one after the other.
         let stall_max = if is_draining { SILENCE_MAX } else { self.cx.memory.budget.stall_max() };
         let (config, now) = (self.cx.station.config, self.cx.clock.running);
-        let holding = self.table.entries.iter().filter(|(_, entry)| entry.held > 0);
+        let holding = self.table.entries.iter().filter(|(_, entry)| entry.accounted > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.waiting().stalled_for(config, now) {
                 Some(stalled) if stalled >= stall_max => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),

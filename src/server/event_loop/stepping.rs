@@ -82,8 +82,8 @@ where
     pub(super) fn remove(&mut self, index: usize) -> Connection {
         let entry = self.table.entries.remove(index);
         self.cx.memory.forget(index);
-        if entry.held > 0 {
-            self.cx.memory.budget.change(entry.held as usize, 0, self.cx.clock.now);
+        if entry.accounted > 0 {
+            self.cx.memory.budget.change(entry.accounted as usize, 0, self.cx.clock.now);
             self.cx.stats.row.set_held(self.cx.memory.budget.held());
         }
         if entry.connection.transport.is_again {

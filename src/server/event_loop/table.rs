@@ -29,7 +29,7 @@ pub(super) struct Entry {
     /// When its alarm goes off.
     pub(super) armed: Time,
     /// Its share of the memory budget.
-    pub(super) held: u32,
+    pub(super) accounted: u32,
 }
 
 // With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
@@ -40,7 +40,7 @@ impl Entry {
     /// Whether it holds memory, or has held some that is still accounted for.
     #[inline]
     pub(super) fn may_hold(&self) -> bool {
-        self.held != 0 || self.connection.waiting().is_holding()
+        self.accounted != 0 || self.connection.waiting().is_holding()
     }
 }
 
@@ -52,7 +52,7 @@ impl Table {
     pub(super) fn insert(&mut self, connection: Connection, row: OwnRow<'_>) -> (usize, Token) {
         row.count_accepted();
         self.serial = self.serial.wrapping_add(1);
-        let index = self.entries.insert(Entry { connection, serial: self.serial, armed: Time::NEVER, held: 0 });
+        let index = self.entries.insert(Entry { connection, serial: self.serial, armed: Time::NEVER, accounted: 0 });
         (index, Token(index))
     }
 
@@ -120,7 +120,7 @@ impl Table {
 
     /// Checks what the clients have read of the responses that are held for them.
     pub(super) fn look_at_queues(&mut self, cx: &mut Context<'_>) {
-        for (index, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.held > 0) {
+        for (index, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.accounted > 0) {
             cx.waker.place = Place { index, serial: entry.serial };
             entry.connection.look_at_queue(cx);
         }

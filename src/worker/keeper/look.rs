@@ -64,12 +64,12 @@ fn look_at(pid: i32, sockets: &[PoolSocket]) -> Observation {
         // An instance still lists a descriptor that the process has closed, if others have the socket open.
         fdinfo.is_ok_and(|fdinfo| procfs::watched(&fdinfo).any(|watched| open.contains(&watched)))
     };
-    let held: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
+    let open_fds: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
     let is_held = open.iter().any(|it| sockets.iter().any(|socket| socket.is_held_at(*it)));
     match () {
         () if epolls.iter().any(watches) => Observation::WaitingCall,
-        () if held.is_empty() => Observation::Nothing,
-        () => match look_at_threads(pid, &held) {
+        () if open_fds.is_empty() => Observation::Nothing,
+        () => match look_at_threads(pid, &open_fds) {
             Observation::Holds if !is_held => Observation::Nothing,
             Observation::Holds if has_ring => Observation::Hidden,
             observation => observation,
@@ -78,7 +78,7 @@ fn look_at(pid: i32, sockets: &[PoolSocket]) -> Observation {
 }
 
 /// What the threads of a process wait for, given the descriptors at which it has the socket.
-fn look_at_threads(pid: i32, held: &[u64]) -> Observation {
+fn look_at_threads(pid: i32, open_fds: &[u64]) -> Observation {
     let mut best = Observation::Holds;
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let waits = match fs::read_to_string(task.path().join("syscall")) {
@@ -87,12 +87,12 @@ fn look_at_threads(pid: i32, held: &[u64]) -> Observation {
             Err(_) => continue,
         };
         let is_sign = match waits {
-            WaitingCall::Accept(fd) => held.contains(&fd),
+            WaitingCall::Accept(fd) => open_fds.contains(&fd),
             WaitingCall::Poll { list, count } => {
-                read(pid, list, count.saturating_mul(8), |it| procfs::is_polled(it, held))
+                read(pid, list, count.saturating_mul(8), |it| procfs::is_polled(it, open_fds))
             }
             WaitingCall::Select { set, below } => {
-                read(pid, set, below.div_ceil(64) * 8, |it| procfs::is_selected(it, held))
+                read(pid, set, below.div_ceil(64) * 8, |it| procfs::is_selected(it, open_fds))
             }
             WaitingCall::Elsewhere => false,
         };

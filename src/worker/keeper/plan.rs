@@ -165,7 +165,8 @@ pub(super) struct Plan {
     /// Set once the program was seen to wait for connections.
     check: Option<SocketCheck>,
     suspension: Suspension,
-    told: Option<Stop>,
+    /// The latest order to stop, if there was one.
+    ordered: Option<Stop>,
     /// When all of them are killed.
     until: Option<Time>,
     /// Whether the parent may kill them earlier.
@@ -245,7 +246,7 @@ impl Plan {
             is_asked: ready_check == ReadyCheck::Answer,
             check: None,
             suspension: Suspension::default(),
-            told: None,
+            ordered: None,
             until: None,
             defers: false,
             exit: None,
@@ -258,7 +259,7 @@ impl Plan {
         match fact {
             Fact::Asked(stop) => self.asked(stop, now),
             Fact::Observed(observation) => self.observed(observation, now),
-            Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
+            Fact::Answered if self.ordered.is_none() => self.effects.push_back(Effect::Ready),
             Fact::Answered => {}
             Fact::Queued if self.check == Some(SocketCheck::Ready) => {
                 self.check = Some(SocketCheck::Due { at: now + QUEUE_TIME_MAX });
@@ -284,7 +285,7 @@ impl Plan {
     pub(super) fn deadline(&self) -> Option<Time> {
         let stops = self.suspension.due();
         let rest = match self.check {
-            Some(SocketCheck::Paused { until }) if self.told.is_none() => Some(until),
+            Some(SocketCheck::Paused { until }) if self.ordered.is_none() => Some(until),
             _ => None,
         };
         self.until.into_iter().chain(self.next_look()).chain(stops).chain(rest).min()
@@ -296,25 +297,25 @@ impl Plan {
             Some(SocketCheck::Due { at }) => Some(at),
             _ => None,
         };
-        self.checks.map(|checks| checks.next).or(check).filter(|_| self.told.is_none())
+        self.checks.map(|checks| checks.next).or(check).filter(|_| self.ordered.is_none())
     }
 
     /// Whether it matters that a connection waits.
     pub(super) fn watches_queues(&self) -> bool {
-        self.check == Some(SocketCheck::Ready) && self.told.is_none()
+        self.check == Some(SocketCheck::Ready) && self.ordered.is_none()
     }
 
     fn asked(&mut self, stop: Stop, now: Time) {
-        if self.told >= Some(stop) {
+        if self.ordered >= Some(stop) {
             return;
         }
-        if self.told.is_none() {
+        if self.ordered.is_none() {
             self.effects.push_back(Effect::LetGo);
             self.defers = true;
             self.circumstances.is_hasty = stop != Stop::Kill && now.since(self.started) < START_TIME;
             self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
         }
-        self.told = Some(stop);
+        self.ordered = Some(stop);
         self.effects.push_back(Effect::Tell(stop));
         if stop == Stop::Kill {
             self.defers = false;
@@ -324,7 +325,7 @@ impl Plan {
 
     fn exited(&mut self, exit: Exit, now: Time) {
         self.exit = Some(exit);
-        if self.told.is_none() {
+        if self.ordered.is_none() {
             self.circumstances.is_own_end = true;
             self.asked(Stop::Finish, now);
             self.defers = false;
@@ -341,14 +342,14 @@ impl Plan {
     fn observed(&mut self, observation: Observation, now: Time) {
         if let Some(SocketCheck::Due { .. }) = self.check {
             self.check = Some(SocketCheck::Paused { until: now + CHECK_PAUSE });
-            if observation == Observation::Nothing && self.told.is_none() {
+            if observation == Observation::Nothing && self.ordered.is_none() {
                 self.circumstances.has_closed = true;
                 self.asked(Stop::Finish, now);
                 self.defers = false;
             }
             return;
         }
-        let Some(checks) = self.checks.as_mut().filter(|_| self.told.is_none()) else { return };
+        let Some(checks) = self.checks.as_mut().filter(|_| self.ordered.is_none()) else { return };
         let is_ready = observation == Observation::WaitingCall
             || observation == Observation::Hidden && now >= self.started + ASSUMED_READY;
         checks.latest = observation;
@@ -372,7 +373,7 @@ impl Plan {
             self.until = Some(now + PARENT_GRACE);
             return;
         }
-        self.told = Some(Stop::Kill);
+        self.ordered = Some(Stop::Kill);
         self.effects.push_back(Effect::Tell(Stop::Kill));
         self.until = Some(now + KILL_INTERVAL);
     }

@@ -11,9 +11,9 @@ impl World {
         self.seen.insert(kind(&effect));
         match effect {
             Effect::Spawn { slot, generation } => self.fork(slot, generation),
-            Effect::Drain { pid } => self.told(pid, Stop::Drain),
-            Effect::Quit { pid } => self.told(pid, Stop::Quick),
-            Effect::Kill { pid, .. } => self.told(pid, Stop::Force),
+            Effect::Drain { pid } => self.ordered(pid, Stop::Drain),
+            Effect::Quit { pid } => self.ordered(pid, Stop::Quick),
+            Effect::Kill { pid, .. } => self.ordered(pid, Stop::Force),
             Effect::Notice(Notice::Recycling { slot, why }) if why.is_requested() => {
                 let times = self.requested.entry(slot).or_default();
                 *times += 1;
@@ -24,7 +24,7 @@ impl World {
                 self.requested.remove(&slot);
                 assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
             }
-            Effect::Abort { pid } => self.told(pid, Stop::Quick),
+            Effect::Abort { pid } => self.ordered(pid, Stop::Quick),
             Effect::Resume { pid } => {
                 assert!(self.workers.contains_key(&pid.0) && self.let_go, "it is there, at the end")
             }
@@ -121,10 +121,10 @@ impl World {
         }
         let deaf = self.troubled && self.mood == Mood::Anything;
         let (hears_drain, hears_quit) = (!(deaf && self.chance(4)), !(deaf && self.chance(4)));
-        Worker { slot, generation, told: None, hears_drain, hears_quit, acts }
+        Worker { slot, generation, ordered: None, hears_drain, hears_quit, acts }
     }
 
-    pub(super) fn told(&mut self, pid: Pid, how: Stop) {
+    pub(super) fn ordered(&mut self, pid: Pid, how: Stop) {
         let delay = match how {
             Stop::Drain => self.below(1500),
             Stop::Quick => self.below(400),
@@ -135,8 +135,8 @@ impl World {
         let exit = if how == Stop::Force { Exit::Signal { signal: 9, core_dumped: false } } else { Exit::Code(3) };
         let at = self.now + delay;
         let worker = self.workers.get_mut(&pid.0).expect("an effect is for a living process");
-        assert!(worker.told < Some(how), "nothing is asked twice");
-        worker.told = Some(how);
+        assert!(worker.ordered < Some(how), "nothing is asked twice");
+        worker.ordered = Some(how);
         if [worker.hears_drain, worker.hears_quit, true][how as usize] {
             worker.acts.push((at, Act::Exit(exit)));
         }

@@ -133,7 +133,7 @@ const ANSWERS: [Respawn; 9] = [
 struct Worker {
     slot: SlotId,
     generation: u64,
-    told: Option<Stop>,
+    ordered: Option<Stop>,
     hears_drain: bool,
     hears_quit: bool,
     /// What it will do, and when; an exit ends the list.
@@ -256,7 +256,7 @@ impl World {
             24 | 25 => Event::Upgrade,
             26 | 27 => Event::Recycle { pid, why: Recycle::Requests },
             28 | 29 => {
-                if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.told < Some(Stop::Force)) {
+                if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.ordered < Some(Stop::Force)) {
                     // It does nothing more unless it is killed.
                     worker.acts.clear();
                     (worker.hears_drain, worker.hears_quit) = (false, false);

@@ -66,7 +66,8 @@ pub(super) struct Answers {
     given: Vec<Given>,
     /// TCP sockets that it has bound elsewhere, or has tried to bind.
     bound: Vec<Bound>,
-    told: Vec<Finding>,
+    /// What was reported already.
+    reported: Vec<Finding>,
 }
 
 /// A TCP socket that is not the pool's.
@@ -91,7 +92,7 @@ enum Given {
 impl Answers {
     /// `offered` are the addresses of the pool's sockets.
     pub(super) fn new(offered: Vec<SocketAddr>) -> Answers {
-        Answers { given: vec![Given::No; offered.len()], offered, bound: Vec::new(), told: Vec::new() }
+        Answers { given: vec![Given::No; offered.len()], offered, bound: Vec::new(), reported: Vec::new() }
     }
 
     pub(super) fn bind(&mut self, asked: SocketAddr, facts: SocketFacts) -> (Reply, Option<Finding>) {
@@ -174,8 +175,8 @@ impl Answers {
     /// Reports each kind once.
     fn tell(&mut self, note: Finding) -> Option<Finding> {
         let kind = std::mem::discriminant(&note);
-        let is_new = self.told.iter().all(|told| std::mem::discriminant(told) != kind);
-        is_new.then(|| self.told.push(note)).map(|()| note)
+        let is_new = self.reported.iter().all(|earlier| std::mem::discriminant(earlier) != kind);
+        is_new.then(|| self.reported.push(note)).map(|()| note)
     }
 }
 

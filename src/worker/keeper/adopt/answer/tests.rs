@@ -168,7 +168,7 @@ fn a_flood_of_binds_is_not_remembered() {
     let mut answers = Answers::new(Vec::new());
     for inode in 0..10_000 {
         answers.bind(at("0.0.0.0:90"), SocketFacts { inode, ..TCP });
-        assert!(answers.bound.len() <= BOUND_MAX && answers.told.len() <= 8);
+        assert!(answers.bound.len() <= BOUND_MAX && answers.reported.len() <= 8);
     }
     assert_eq!(answers.listen(9_999, false).1, Some(Finding::Elsewhere { at: at("0.0.0.0:90"), own: None }));
 }
