@@ -41,7 +41,7 @@ def main():
 
 
 class Options:
-    busy = 0
+    busy, tls = 0, False
 
     def __init__(self, connections):
         self.connections = connections

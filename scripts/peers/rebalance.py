@@ -75,7 +75,7 @@ def print_row(connections, busy, mode, runs):
 
 class Options:
     def __init__(self, connections, busy):
-        self.connections, self.busy = connections, busy
+        self.connections, self.busy, self.tls = connections, busy, False
 
 
 def run(programs, mode, connections, busy):
