@@ -52,6 +52,7 @@ pub(in crate::parent) fn kill_reason(why: KillReason, config: &Config, program: 
             };
             format!("killed: not ready {:?} after its start; {hint} (boot-timeout)", config.lifecycle.boot_timeout)
         }
+        KillReason::Suspended => "killed: a signal had stopped it before it was ready".to_owned(),
         KillReason::DrainTimeout => {
             format!(
                 "killed: still running {:?} after it was told to finish (drain-timeout)",

@@ -65,6 +65,7 @@ pub(crate) fn subject_of(notice: &Notice) -> Subject {
 pub(crate) fn kill_word(why: KillReason) -> &'static str {
     match why {
         KillReason::BootTimeout => "boot_timeout",
+        KillReason::Suspended => "suspended",
         KillReason::DrainTimeout => "drain_timeout",
         KillReason::QuickTimeout => "quick_timeout",
         KillReason::Stalled => "stalled",

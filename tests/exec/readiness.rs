@@ -89,6 +89,21 @@ fn a_program_whose_sign_does_not_come_is_not_ready() {
 }
 
 #[test]
+fn a_program_that_stops_its_keeper_before_it_is_ready_is_replaced() {
+    let taken = fresh_path("stopped");
+    let program = example("listen_fds").get_program().to_str().expect("text").to_owned();
+    let script =
+        format!("if mkdir {0} 2>/dev/null; then kill -STOP $PPID; exec sleep 600; fi; exec {program}", taken.display());
+    // Nobody waits for the boot timeout.
+    let mut server = Server::spawn(exec("2", &["--boot-timeout", "0"], &["sh", "-c", &script]));
+    server.wait_for("killed: a signal had stopped it before it was ready");
+    server.wait_for("listening on ");
+    until("all are of the pool", || (server.workers().len() == 2).then_some(()));
+    assert_eq!(server.get("/").status, 200);
+    fs::remove_dir(taken).expect("the first program has made it");
+}
+
+#[test]
 fn a_program_is_ready_after_a_while() {
     let mut server = Server::start(exec("2", &["--ready", "delay:1ms"], &["sleep", "600"]));
     server.signal(Signal::SIGTERM);

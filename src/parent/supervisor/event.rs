@@ -169,6 +169,8 @@ pub(crate) enum Effect {
 pub(crate) enum KillReason {
     /// It was not ready in time.
     BootTimeout,
+    /// A signal had stopped it before it was ready, and it did not go on.
+    Suspended,
     /// It did not finish draining in time.
     DrainTimeout,
     /// It did not exit in time.
@@ -356,6 +358,7 @@ impl fmt::Display for KillReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             KillReason::BootTimeout => "not ready within the boot timeout",
+            KillReason::Suspended => "stopped by a signal before it was ready",
             KillReason::DrainTimeout => "not drained within the drain timeout",
             KillReason::QuickTimeout => "still there after a quick stop",
             KillReason::Stalled => "stalled",

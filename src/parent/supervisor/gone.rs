@@ -45,7 +45,9 @@ impl Departure {
             Stage::Ready => Departure::Unasked { was_ready: true },
             Stage::Aborting => Departure::Failed,
             Stage::Draining | Stage::Quitting => Departure::Asked,
-            Stage::Killing(KillReason::Stalled | KillReason::BootTimeout | KillReason::Misbehaved) => Departure::Failed,
+            Stage::Killing(
+                KillReason::Stalled | KillReason::BootTimeout | KillReason::Suspended | KillReason::Misbehaved,
+            ) => Departure::Failed,
             Stage::Killing(KillReason::DrainTimeout | KillReason::QuickTimeout) => Departure::Asked,
             Stage::Killing(KillReason::Forced) => Departure::Forced,
         }

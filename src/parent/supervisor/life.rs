@@ -79,8 +79,9 @@ impl Life<'_> {
     }
 
     pub(super) fn suspend(&mut self, pid: Pid, is_suspended: bool) {
+        let now = self.now;
         if let Some(process) = self.slots.process_mut(pid) {
-            process.is_suspended = is_suspended;
+            (process.is_suspended, process.suspended_since) = (is_suspended, now);
         }
     }
 

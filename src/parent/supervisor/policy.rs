@@ -39,6 +39,9 @@ pub(crate) struct Policy {
 pub(super) struct Timeouts {
     /// From the fork until the worker is ready.
     pub(super) boot: Duration,
+    /// From the signal that has stopped a worker before it was ready. 5 s: whoever has stopped the whole pool for a
+    /// moment continues one process after the other.
+    pub(super) suspended: Duration,
     /// From the request to drain until the worker is killed.
     pub(super) drain: Duration,
     /// From the request to quit until the worker is killed. 1 s: a quick stop waits for nothing, and this only lets a
@@ -100,6 +103,7 @@ impl From<&Config> for Policy {
         Policy {
             timeouts: Timeouts {
                 boot: config.lifecycle.boot_timeout,
+                suspended: Duration::from_secs(5),
                 drain: config.lifecycle.drain_timeout,
                 quick: Duration::from_secs(1),
             },

@@ -104,7 +104,10 @@ impl Slot {
         self.started = self.started.map(|at| at + span);
         self.respawns.frozen(span);
         self.requested.frozen(span);
-        self.processes.iter_mut().for_each(|process| process.since = process.since + span);
+        for process in &mut self.processes {
+            process.since = process.since + span;
+            process.suspended_since = process.suspended_since + span;
+        }
     }
 
     /// While a slot's first worker has not called `listen` yet, no other slot's first worker is forked.
@@ -143,6 +146,8 @@ pub(crate) struct Process {
     pub(super) expires: Option<(Time, Recycle)>,
     /// Whether it is stopped by a signal.
     pub(crate) is_suspended: bool,
+    /// Since when it was, or was not.
+    pub(super) suspended_since: Time,
 }
 
 impl Process {
@@ -157,6 +162,7 @@ impl Process {
             is_recycled: false,
             expires: None,
             is_suspended: false,
+            suspended_since: now,
         }
     }
 
@@ -195,6 +201,12 @@ impl Process {
 
     /// When it will have been in its stage for too long, and the reason for which it is killed then.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Time, KillReason)> {
+        let is_stopped = self.stage == Stage::Starting && self.is_suspended;
+        let stopped = is_stopped.then(|| (self.suspended_since + timeouts.suspended, KillReason::Suspended));
+        self.end_of_stage(timeouts).into_iter().chain(stopped).min_by_key(|(at, _)| *at)
+    }
+
+    fn end_of_stage(&self, timeouts: &Timeouts) -> Option<(Time, KillReason)> {
         let (limit, reason) = match self.stage {
             Stage::Starting => (timeouts.boot, KillReason::BootTimeout),
             Stage::Draining => (timeouts.drain, KillReason::DrainTimeout),
@@ -306,7 +318,8 @@ mod tests {
 
     #[test]
     fn each_stage_has_its_own_timeout_and_zero_is_none() {
-        let timeouts = Timeouts { boot: Duration::from_secs(1), drain: Duration::ZERO, quick: Duration::from_secs(3) };
+        let [boot, suspended, quick] = [1, 2, 3].map(Duration::from_secs);
+        let timeouts = Timeouts { boot, suspended, drain: Duration::ZERO, quick };
         let deadline = |stage| Process { stage, ..Process::new(1, at(0)) }.deadline(&timeouts);
         assert_eq!(deadline(Stage::Starting), Some((at(1_000), KillReason::BootTimeout)));
         assert_eq!(deadline(Stage::Draining), None);

@@ -128,7 +128,7 @@ mod tests {
     fn a_successor_that_is_late_is_told_and_then_killed_and_its_exit_is_no_second_failure() {
         let at = Time::from_millis;
         let (boot, drain, quick) = (Duration::from_secs(10), Duration::from_secs(5), Duration::from_secs(1));
-        let timeouts = Timeouts { boot, drain, quick };
+        let timeouts = Timeouts { boot, suspended: boot, drain, quick };
         let (mut upgrade, mut effects) = (Upgrade::default(), Effects::default());
         upgrade.begin(&mut effects, at(0));
         assert!(upgrade.refuses(&mut effects) && upgrade.deadline(&timeouts).is_none(), "it was not forked yet");

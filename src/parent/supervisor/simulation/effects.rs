@@ -150,6 +150,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Quit { .. } => "Quit",
         Effect::Resume { .. } => "Resume",
         Effect::Kill { why: KillReason::BootTimeout, .. } => "BootTimeout",
+        Effect::Kill { why: KillReason::Suspended, .. } => "Suspended",
         Effect::Kill { why: KillReason::DrainTimeout, .. } => "DrainTimeout",
         Effect::Kill { why: KillReason::QuickTimeout, .. } => "QuickTimeout",
         Effect::Kill { why: KillReason::Stalled, .. } => "Stalled",

@@ -2,6 +2,21 @@
 
 use super::*;
 
+/// It would not be ready either when the boot timeout is over, which may be long, or never.
+#[test]
+fn a_worker_that_a_signal_has_stopped_before_it_was_ready_is_soon_killed() {
+    let mut pool = Pool::ready(2);
+    pool.tell(exited(11, 1)).expect(&[spawn(1, 2)]);
+    pool.tell(spawned(1, 12)).expect(&[]);
+    pool.at(SECOND).tell(Event::Suspended { pid: Pid(12) }).expect(&[]);
+    pool.at(2 * SECOND).tell(Event::Resumed { pid: Pid(12) }).tell(Event::Tick).expect(&[]);
+    assert_eq!(pool.deadline(), Some(60 * SECOND), "it runs again");
+    pool.at(3 * SECOND).tell(Event::Suspended { pid: Pid(12) }).expect(&[]);
+    pool.at(8 * SECOND - 1).tell(Event::Tick).expect(&[]);
+    pool.at(8 * SECOND).tell(Event::Tick);
+    assert_eq!(pool.effects()[0], kill(12, KillReason::Suspended));
+}
+
 #[test]
 fn a_worker_that_is_not_ready_in_time_is_killed_and_replaced_without_waiting_for_its_exit() {
     let mut pool = Pool::ready(2);
