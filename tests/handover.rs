@@ -1,6 +1,8 @@
 //! Kept connections outlive the worker that serves them: none is closed by a restart, an upgrade, scaling or recycling,
 //! and no response says that it is the last one.
 
+#[path = "handover/full.rs"]
+mod full;
 #[path = "handover/steps.rs"]
 mod steps;
 mod support;

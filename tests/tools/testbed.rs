@@ -42,7 +42,10 @@ fn run() -> forkpool::Result<()> {
         Some("thread") => drop(thread::spawn(thread::park)),
         _ => {}
     }
-    let pool = Pool::bind("127.0.0.1:8000").env();
+    let mut pool = Pool::bind("127.0.0.1:8000").env();
+    if fixture().as_deref() == Some("small-successor") && env::var_os("FORKPOOL_UPGRADE").is_some() {
+        pool = pool.max_connections(2);
+    }
     let result = match fixture().as_deref() {
         Some("hook" | "exit") => pool.on_event(hook).run(serve),
         Some("policy") => pool.on_event(hook).on_exit(policy).run(serve),
