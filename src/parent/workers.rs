@@ -253,9 +253,8 @@ impl Parent {
     }
 }
 
-/// A process was reaped that has ended without being asked to, and has waited for connections to the same sockets as
-/// these. The kernel may have woken it for a connection, and nobody else (EPOLLEXCLUSIVE, epoll_ctl(2)). So the others
-/// look themselves.
+/// Orders these workers to look at their queues. The kernel wakes only one worker for a connection (EPOLLEXCLUSIVE,
+/// epoll_ctl(2)), and that one cannot accept it: it has ended, or it is full.
 fn look(sharers: &[Pid], roster: &Roster) {
     for process in sharers.iter().filter_map(|pid| roster.get(*pid)) {
         if let Err(error) = process.ends.lifeline.look() {

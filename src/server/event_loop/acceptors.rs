@@ -77,7 +77,7 @@ impl Acceptors {
         self.0.iter_mut().for_each(|(_, acceptor)| acceptor.offer(poll, is_offered));
     }
 
-    /// When to look at one of them, if `due` tells that by when there may be a connection to accept.
+    /// When to look at one of them. `due` makes that from the time from which a connection may wait there.
     pub(super) fn due(&self, due: impl Fn(&Acceptor, Time) -> Time) -> Option<Time> {
         self.0.iter().filter_map(|(_, acceptor)| Some(due(acceptor, acceptor.due()?))).min()
     }

@@ -24,7 +24,7 @@ pub(super) struct Admission {
     /// Which connection gives up its place when all are taken.
     pub(super) eviction: Eviction,
     pause: Option<Pause>,
-    /// When to ask again for another worker that takes what waits.
+    /// When to ask the parent again for a worker that accepts what waits.
     asks: Time,
     /// When it was last logged that connections are closed in favour of new ones.
     warned: Option<Time>,
@@ -83,7 +83,7 @@ impl Admission {
         self.pause = Some(Pause { due, closed });
     }
 
-    /// Whether to ask again for another worker that takes what waits.
+    /// Whether to ask the parent again for a worker that accepts what waits.
     pub(super) fn may_ask(&mut self, now: Time) -> bool {
         let is_due = self.asks <= now;
         if is_due {

@@ -20,7 +20,7 @@ use crate::time::Time;
 /// The maximum number of handshakes to examine for one new connection.
 const EXAMINED_MAX: usize = 16;
 
-/// How long not to look again when all were examined.
+/// The delay before the next search when all were examined.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The handshakes of a worker.
@@ -84,7 +84,7 @@ impl Handshakes {
         true
     }
 
-    /// When a connection of a listener may be accepted of which one may wait from `due` on.
+    /// When to accept from a listener at which a connection may wait from `due` on.
     pub(super) fn due(&self, acceptor: &Acceptor, due: Time) -> Time {
         match self.endpoint.as_ref().is_some_and(|endpoint| endpoint.is_crowded()) && acceptor.is_secured() {
             true => due.max(self.eviction.due()),
@@ -92,7 +92,7 @@ impl Handshakes {
         }
     }
 
-    /// The handshake that has waited longest for its client. If something has come of it, that is taken first.
+    /// The handshake that has waited longest for its client. Reads first what has arrived for it.
     fn longest_awaited<H>(&mut self, endpoint: &Endpoint, connections: &mut Connections<'_, H>) -> Option<usize>
     where
         H: FnMut(&Request<'_>) -> Response,

@@ -126,9 +126,9 @@ impl Endpoint {
         self.counts.get()
     }
 
-    fn count(&self, way: Handshake) {
+    fn count(&self, outcome: Handshake) {
         let mut counts = self.counts.get();
-        counts[way as usize] += 1;
+        counts[outcome as usize] += 1;
         self.counts.set(counts);
     }
 
@@ -136,7 +136,7 @@ impl Endpoint {
         self.count(completed(info));
     }
 
-    /// A client has gone within its handshake, or took too long for it.
+    /// A client has closed its connection during the handshake, or has taken too long.
     pub(super) fn count_unfinished(&self) {
         self.count(Handshake::Unfinished);
     }
@@ -159,14 +159,14 @@ impl Endpoint {
         });
     }
 
-    /// A client has gone without saying that it sends nothing more.
+    /// A client has closed its connection without close_notify.
     pub(super) fn count_truncated(&self) {
         log::debug!("{} a client closed its TLS connection without close_notify", self.tag);
         self.count(Handshake::Truncated);
     }
 }
 
-/// How a handshake has ended that is complete.
+/// The outcome of a complete handshake.
 pub(crate) fn completed(info: &TlsInfo) -> Handshake {
     match (info.version, info.is_resumed) {
         (TlsVersion::Tls12, false) => Handshake::Full12,
@@ -176,7 +176,7 @@ pub(crate) fn completed(info: &TlsInfo) -> Handshake {
     }
 }
 
-/// How a handshake has ended that an error has ended.
+/// The outcome of a handshake that failed with this error.
 pub(crate) fn ended_by(error: &Error) -> Handshake {
     match error {
         Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => Handshake::Unfinished,

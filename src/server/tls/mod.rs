@@ -1,7 +1,7 @@
 //! TLS between a client's socket and its codec.
 //!
-//! Its input: ciphertext, and what the codec answers. Its output: what clients ask, and ciphertext. It does not know
-//! HTTP, except that it tells a client that speaks it without TLS.
+//! Its input: ciphertext, and what the codec answers. Its output: what clients ask, and ciphertext. The only
+//! HTTP it knows is its answer to a client that speaks HTTP without TLS.
 //!
 //! # Files
 //!

@@ -24,7 +24,7 @@ const INCOMPLETE_MAX: usize = 256 * 1024;
 /// A session.
 pub(super) struct TlsSession {
     connection: UnbufferedServerConnection,
-    /// What the client has sent and that was not processed: mostly the beginning of a record.
+    /// What the client has sent and is not processed yet: usually the beginning of a record.
     incoming: Vec<u8>,
     /// Whether some of it may be complete.
     has_backlog: bool,
@@ -176,7 +176,7 @@ impl TlsSession {
         }
     }
 
-    /// Learns what the handshake has brought.
+    /// Learns what the handshake has negotiated.
     fn learn(&mut self) {
         if self.info.is_some() {
             return;

@@ -49,7 +49,7 @@ enum Stage {
     Over,
 }
 
-/// What is to come of a client's part of a handshake.
+/// What the server awaits of a client's next flight in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
     All,
@@ -319,12 +319,12 @@ impl Stream {
         self.has_sent_close_notify = true;
         let mut alert = self.session.take_outgoing();
         if self.session.close(&mut alert).is_ok() {
-            // A client that has gone needs no goodbye.
+            // A client that has gone needs no alert.
             let _ = send(&self.socket, &alert, 0);
         }
     }
 
-    /// A handshake was under way, and nobody waits for it any longer.
+    /// Ends a handshake that nobody waits for any longer.
     pub(crate) fn give_up(&mut self) {
         if matches!(self.stage, Stage::Fresh | Stage::Handshake) {
             self.end(Stage::Over);

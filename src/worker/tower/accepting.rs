@@ -40,7 +40,7 @@ const WAITING_MAX: u32 = 1024;
 pub(super) struct Accepting {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
-    /// The connections of other workers, and what says that there are some.
+    /// The connections that other workers pass on.
     taken_over: Option<Taken>,
     #[cfg(feature = "hyper-tls")]
     tls: Option<Rc<Endpoint>>,
@@ -144,7 +144,7 @@ type Accepted = (Stream, Option<SocketAddr>, Vec<u8>);
 trait Listener {
     async fn accept(&mut self) -> io::Result<Accepted>;
 
-    /// Accepts a queued connection, whatever the reactor knows of it.
+    /// Accepts a queued connection, without waiting for an event of the reactor.
     fn accept_now(&mut self) -> io::Result<Accepted>;
 }
 

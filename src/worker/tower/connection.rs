@@ -29,8 +29,8 @@ pub(super) struct Leaver {
     pub(super) is_new: bool,
 }
 
-/// Serves a connection until it ends, was given to the application, or is to be passed on, and then returns it. `stays`
-/// says that nobody takes it over.
+/// Serves a connection until it ends or the application takes it over. Returns it if it is to be passed on, which it
+/// never is if it `stays`.
 pub(super) async fn serve<S, B>(
     mut socket: Socket,
     client: Client,
@@ -134,8 +134,8 @@ fn http1(state: &State) -> http1::Builder {
     builder
 }
 
-/// Serves a connection with TLS until it ends, or was given to the application. Its keys are here, so no other process
-/// can take it over.
+/// Serves a connection with TLS until it ends or the application takes it over. Only this process has its keys, so it
+/// is not passed on.
 #[cfg(feature = "hyper-tls")]
 pub(super) async fn serve_secured<T, S, B>(socket: T, client: Client, service: S, state: Arc<State>)
 where

@@ -32,7 +32,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// None if the pool has no certificates.
+    /// Returns `None` if the pool has no certificates.
     pub(super) fn new(worker: &Worker) -> Option<Rc<Endpoint>> {
         let mut config = ServerConfig::clone(&*worker.tls_config()?);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
@@ -46,7 +46,7 @@ impl Endpoint {
         self.addresses.contains(&address)
     }
 
-    /// None if there is no session: the client has gone, was too slow, or speaks something else.
+    /// Returns `None` if there is no session: the client has gone, was too slow, or speaks something else.
     pub(super) async fn shake_hands(&self, socket: Socket, state: &State) -> Option<(TlsStream<Socket>, TlsInfo)> {
         let mut accepting = pin!(self.acceptor.accept(socket));
         // A step takes long, and a client makes only a few: each restarts the time after which the worker hangs.
@@ -63,7 +63,7 @@ impl Endpoint {
             }
             Some(Err(error)) => {
                 log::debug!("{} TLS failed: {error}", state.tag);
-                self.count(way(&error), state);
+                self.count(outcome(&error), state);
                 None
             }
             None => {
@@ -73,16 +73,16 @@ impl Endpoint {
         }
     }
 
-    fn count(&self, way: Handshake, state: &State) {
+    fn count(&self, outcome: Handshake, state: &State) {
         let mut counts = self.counts.get();
-        counts[way as usize] += 1;
+        counts[outcome as usize] += 1;
         self.counts.set(counts);
         state.row().set_handshakes(&counts);
     }
 }
 
-/// How a handshake has ended.
-fn way(error: &io::Error) -> Handshake {
+/// The outcome of a handshake that failed with this error.
+fn outcome(error: &io::Error) -> Handshake {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(error) => ended_by(error),
         // The client has gone.
