@@ -62,6 +62,12 @@ impl Clock {
         self.running = self.now.before(self.lost);
     }
 
+    /// The turn goes on, and it is this time in microseconds.
+    pub(crate) fn go_on(&mut self, micros: u64) {
+        self.continue_at_once();
+        self.begin_turn(micros);
+    }
+
     /// The turn ends, and the next one follows without a wait.
     pub(crate) fn continue_at_once(&mut self) {
         self.expected = self.now;

@@ -14,6 +14,7 @@ use crate::server::connection::{self, Connection};
 use crate::server::deadlines::INDEX_MAX;
 use crate::server::http::Request;
 use crate::shared::listener;
+use crate::sys::clock;
 use crate::time::Time;
 
 /// The maximum number of connections from one listener per turn, so that open connections have theirs.
@@ -192,6 +193,8 @@ where
                 continue;
             };
             if self.connections.table.is_still(first, &self.connections.cx) {
+                // What it is served now is later than what was served in this turn before.
+                self.connections.cx.clock.go_on(clock::now_micros());
                 self.connections.look(first.index);
                 if self.connections.table.is_still(first, &self.connections.cx) {
                     return Some(first.index);
