@@ -51,8 +51,8 @@
 //! A process is *queued* until the effect that forks it is returned, and can be withdrawn until then. A process that is
 //! being forked has no pid yet, and is told what it was asked as soon as it has one. *fail*: its slot has failed once
 //! more without having served. *served*: it reports that it has accepted a connection. *stable*: it was ready for a
-//! second. *replaced*: another process starts in its slot while it stays. *late*: its stage has lasted for longer than its
-//! timeout, or a signal has stopped it for a while before it was ready.
+//! second. *replaced*: another process starts in its slot while it stays. *late*: its stage has lasted for longer than
+//! its timeout, or a signal has stopped it for a while before it was ready.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
 //! that was told to leave is never a failure, and a slot need not wait for a killed process that does not die. The
