@@ -58,6 +58,20 @@ fn the_page_shows_the_pool_as_it_lives() {
     load.finish();
     assert_eq!(page.complaints(), [""; 0]);
 
+    // The first answer that a page gets is shown with the rates of the history. All at once, so that no answer comes
+    // in between.
+    page.wait_for(
+        r"(() => {
+            const { status } = memory, values = () => [...document.querySelectorAll('#tiles .value')].map(it => it.textContent);
+            const at = (time, requests, cpu) => ({ time, requests, failed: 0, open: 1, cpu });
+            memory = {};
+            showHistory([at(status.pool.time - 3, 1000, 1), at(status.pool.time - 1, 1500, 1.5)]);
+            show(status);
+            const [rate, , , cpu] = values();
+            return / 250/.test(rate) && / 25 %/.test(cpu);
+        })()",
+    );
+
     // Whoever has no token cannot act, which the browser reports as a complaint.
     page.wait_for(r"document.querySelector('#restart').click() || true");
     page.wait_for(r"document.querySelector('#acted').textContent.includes('missing or wrong')");
