@@ -346,7 +346,7 @@ impl Admin {
         pool.lost = outlet::lost();
         pool.certificates = settings.config.certificates();
         pool.max_held = settings.config.server.capacity.max_held as u64;
-        pool.because.clone_from(&settings.derivation);
+        pool.because = settings.reason_for(pool.wanted);
         if pool.balance != sockets.custody().balance() {
             pool.balance = sockets.custody().balance().to_owned();
         }
@@ -382,7 +382,6 @@ impl Admin {
         self.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
         self.model.pool.started = clock::unix_millis();
         self.model.pool.listening = sockets.addresses.all().iter().map(ToString::to_string).collect();
-        self.model.pool.because = settings.derivation.clone();
         self.model.pool.max_held = settings.config.server.capacity.max_held as u64;
         info!("admin on {}", self.listener);
         if self.token.is_none() && settings.config.admin.address.as_ref().is_some_and(Address::is_reached_from_outside)

@@ -93,8 +93,9 @@ impl Parent {
         let service = &mut self.outputs.service;
         match notice {
             Notice::AllReady { .. } => {
+                let wanted = self.roster.supervisor.slots().wanted();
                 for reserved in self.sockets.addresses.all().iter() {
-                    let text = format!("listening on {reserved} with {}", self.deploy.settings.derivation);
+                    let text = format!("listening on {reserved} with {}", self.deploy.settings.reason_for(wanted));
                     self.journal.log(log::Level::Info, subject_of(notice), text);
                 }
                 match self.takeover.has_predecessor() {

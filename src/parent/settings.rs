@@ -18,8 +18,10 @@ pub(super) struct Settings {
     pub(super) cpus: Rc<[usize]>,
     /// The user of the workers; `None` if it is the parent's.
     pub(super) credentials: Option<Rc<Credentials>>,
-    /// Why the pool has this number of workers.
-    pub(super) derivation: String,
+    /// The number of workers that follows from the configuration.
+    derived: usize,
+    /// Why it is this number.
+    derivation: String,
 }
 
 impl Settings {
@@ -33,7 +35,7 @@ impl Settings {
         let credentials =
             Credentials::look_up(config.privileges.user.as_deref(), config.privileges.group.as_deref())?.map(Rc::new);
         let (server, cpus) = (Rc::new(config.server.clone()), config.cpus().into());
-        Ok((Settings { config, server, cpus, credentials, derivation }, workers))
+        Ok((Settings { config, server, cpus, credentials, derived: workers, derivation }, workers))
     }
 
     /// Applies another configuration; returns the previous one.
@@ -51,8 +53,17 @@ impl Settings {
     /// Determines the number of workers again.
     pub(super) fn count_workers(&mut self) -> usize {
         let (workers, derivation) = self.config.worker_count();
-        self.derivation = derivation;
+        (self.derived, self.derivation) = (workers, derivation);
         workers
+    }
+
+    /// Why this number of workers is wanted.
+    pub(super) fn reason_for(&self, wanted: usize) -> String {
+        match wanted {
+            _ if wanted == self.derived => self.derivation.clone(),
+            1 => "1 worker: as scaled".to_owned(),
+            _ => format!("{wanted} workers: as scaled"),
+        }
     }
 }
 

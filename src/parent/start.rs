@@ -85,7 +85,7 @@ impl Parent {
             admin.introduce(&sockets, settings);
             admin.observe(&roster, &sockets, settings, &mut journal);
         }
-        debug!("parent is pid {}, {}", process::id(), settings.derivation);
+        debug!("parent is pid {}, {}", process::id(), settings.reason_for(roster.supervisor.slots().wanted()));
         // From the first fork on nothing takes long, so a freeze shows there, too.
         wakeups.frozen(clock::now());
         let mut handover = Handover::new(pairs);

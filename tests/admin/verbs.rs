@@ -146,12 +146,18 @@ fn a_verb_waits_across_a_restart_of_the_admin_process() {
 #[test]
 fn scaling_waits_until_so_many_serve() {
     let (_server, address) = pool("scale.admin", &[]);
-    for (workers, line) in [("4", "scaled from 2 to 4 workers"), ("4", ""), ("1", "scaled from 4 to 1 workers")] {
+    for (workers, line, why) in [
+        ("4", "scaled from 2 to 4 workers", "4 workers: as scaled;"),
+        ("4", "", "4 workers: as scaled;"),
+        ("1", "scaled from 4 to 1 workers", "1 worker: as scaled;"),
+        ("2", "scaled from 1 to 2 workers", "2 workers: as configured;"),
+    ] {
         let said = forkpool(&address, &["scale", workers]);
         assert_eq!((said.code, said.problem.as_str()), (0, ""), "{said:?}");
         assert_eq!(said.out.lines().next().unwrap_or_default(), line, "{said:?}");
         let status = forkpool(&address, &["status"]);
         assert!(status.out.contains(&format!("{workers} of {workers} workers serve")), "{status:?}");
+        assert!(status.out.contains(why), "{status:?}");
     }
     let said = forkpool(&address, &["scale", "1025"]);
     let problem =
