@@ -1,6 +1,7 @@
 //! Programs that say themselves that they are ready, and those that never are.
 
 use std::fs;
+use std::net::TcpStream;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -101,6 +102,31 @@ fn a_program_that_stops_its_keeper_before_it_is_ready_is_replaced() {
     until("all are of the pool", || (server.workers().len() == 2).then_some(()));
     assert_eq!(server.get("/").status, 200);
     fs::remove_dir(taken).expect("the first program has made it");
+}
+
+/// It is never seen to wait.
+#[test]
+fn a_program_that_closes_the_socket_before_it_is_ready_and_has_accepted_is_noticed() {
+    if program("python3").is_none() {
+        return;
+    }
+    let script = "
+import os, socket, sys, time
+listener = socket.socket(fileno=3)
+print('port', listener.getsockname()[1], file=sys.stderr, flush=True)
+taken = 0
+while taken < 10:
+    time.sleep(0.1)
+    try: listener.accept()[0].close()
+    except BlockingIOError: continue
+    taken += 1
+listener.close()
+time.sleep(600)";
+    let mut server = Server::spawn(exec("1", &["--boot-timeout", "0"], &["python3", "-c", script]));
+    let line = server.wait_for("port ");
+    let port: u16 = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+    let _clients: Vec<_> = (0..11).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("it listens")).collect();
+    server.wait_for("it had closed the pool's socket");
 }
 
 #[test]

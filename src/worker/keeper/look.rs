@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
@@ -12,6 +13,24 @@ use super::accepted;
 use super::plan::Observation;
 use super::procfs::{self, OpenFile, PoolSocket, WaitingCall, LIST_MAX};
 use super::tree;
+use crate::sys;
+
+/// How many connections wait. They can only become fewer by being accepted.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    waiting: u32,
+    /// Whether the program has accepted some of them.
+    pub(super) was_accepted: bool,
+}
+
+impl Backlog {
+    /// `is_shared`: a program before this one may accept as well.
+    pub(super) fn note(&mut self, sockets: &[OwnedFd], is_shared: bool) {
+        let waiting = sockets.iter().filter_map(|socket| sys::fds::waiting(socket).ok()).sum();
+        self.was_accepted |= waiting < self.waiting && !is_shared;
+        self.waiting = waiting;
+    }
+}
 
 /// The best evidence from any process.
 pub(super) fn look(sockets: &[PoolSocket]) -> Observation {

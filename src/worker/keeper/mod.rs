@@ -66,6 +66,7 @@ use std::process::{self, Command};
 
 pub(crate) use self::adopt::check;
 use self::adopt::{Adoption, SlotFacts};
+use self::look::Backlog;
 use self::output::Output;
 use self::plan::{Effect, EndReason, Exit, Fact, Observation, Plan, ReadyCheck, Stop};
 use self::probe::Probe;
@@ -132,6 +133,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         signals,
         output,
         plan: Plan::new(worker.drain_timeout(), check, clock::now()),
+        backlog: Backlog::default(),
         probe,
         parent: getppid(),
         is_over: false,
@@ -219,6 +221,7 @@ pub(super) struct Keeper<'a> {
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
+    backlog: Backlog,
     /// Asks it by HTTP whether it is ready; `None` once it is.
     probe: Option<Probe>,
     parent: Pid,
@@ -255,6 +258,7 @@ impl Keeper<'_> {
             self.reap();
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
+                self.backlog.note(&self.sockets, self.worker.keeper_options().is_shared);
                 self.handle(Fact::Observed(self.observe()));
             }
             self.ask(now);
@@ -387,6 +391,7 @@ impl Keeper<'_> {
         let has_accepted = || look::has_accepted(&listeners(), || self.is_asked());
         match look::look(&self.sought()) {
             Observation::Holds if is_any_readable(queues()) && has_accepted() => Observation::WaitingCall,
+            Observation::Nothing if self.backlog.was_accepted => Observation::Closed,
             observation => observation,
         }
     }

@@ -70,6 +70,8 @@ pub(super) enum Observation {
     /// No process has the pool's socket open.
     #[default]
     Nothing,
+    /// The same, and one has accepted a connection before.
+    Closed,
     /// A process has it open, and does not wait for connections.
     Holds,
     /// A process may wait where that cannot be observed: it may not be inspected, or uses io_uring(7).
@@ -342,7 +344,7 @@ impl Plan {
     fn observed(&mut self, observation: Observation, now: Time) {
         if let Some(SocketCheck::Due { .. }) = self.check {
             self.check = Some(SocketCheck::Paused { until: now + CHECK_PAUSE });
-            if observation == Observation::Nothing && self.ordered.is_none() {
+            if observation <= Observation::Closed && self.ordered.is_none() {
                 self.circumstances.has_closed = true;
                 self.asked(Stop::Finish, now);
                 self.defers = false;
@@ -350,6 +352,12 @@ impl Plan {
             return;
         }
         let Some(checks) = self.checks.as_mut().filter(|_| self.ordered.is_none()) else { return };
+        if observation == Observation::Closed {
+            self.circumstances.has_closed = true;
+            self.asked(Stop::Finish, now);
+            self.defers = false;
+            return;
+        }
         let is_ready = observation == Observation::WaitingCall
             || observation == Observation::Hidden && now >= self.started + ASSUMED_READY;
         checks.latest = observation;

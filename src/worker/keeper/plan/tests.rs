@@ -39,6 +39,16 @@ fn it_is_ready_once_and_when_it_waits() {
 }
 
 #[test]
+fn one_that_has_accepted_and_closes_the_socket_before_it_is_ready_is_told_to_finish() {
+    let mut it = Played::new();
+    assert_eq!(it.at(1, Fact::Observed(Observation::Holds)), []);
+    assert_eq!(it.at(2, Fact::Observed(Observation::Closed)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
+    assert_eq!(it.at(3, Fact::Observed(Observation::Closed)), []);
+    it.at(4, Fact::Exited(TERMED));
+    assert_eq!(it.at(5, Fact::Childless), end(TERMED, Some(EndReason::Closed)));
+}
+
+#[test]
 fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at() {
     let mut it = Played::new();
     it.at(0, Fact::Observed(Observation::WaitingCall));
