@@ -114,17 +114,43 @@ fn warn_of_expiry(config: &Config, journal: &mut Journal) {
     let Some(keyring) = &config.server.tls else { return };
     let now = clock::unix_millis() / 1000;
     for (file, until) in keyring.expiries() {
-        let left = Duration::from_secs(until.saturating_sub(now));
-        if left < EXPIRES_SOON {
-            let text = match left.as_secs() / WARN_INTERVAL.as_secs() {
-                0 => format!("certificate {} expires within a day; renew it and restart", file.display()),
-                1 => format!("certificate {} expires in 1 day; renew it and restart", file.display()),
-                days => format!("certificate {} expires in {days} days; renew it and restart", file.display()),
-            };
+        if let Some(how) = how_it_expires(until, now) {
+            let text = format!("certificate {} {how}; renew it and restart", file.display());
             journal.log(log::Level::Warn, Subject::pool("certificate_expires"), text);
         }
     }
 }
 
+/// What to say about a certificate that is valid until then, if something has to be said.
+#[cfg(feature = "tls")]
+fn how_it_expires(until: u64, now: u64) -> Option<String> {
+    let Some(left) = until.checked_sub(now) else { return Some("has expired".to_owned()) };
+    let is_soon = left < EXPIRES_SOON.as_secs();
+    is_soon.then(|| match left / WARN_INTERVAL.as_secs() {
+        0 => "expires within a day".to_owned(),
+        1 => "expires in 1 day".to_owned(),
+        days => format!("expires in {days} days"),
+    })
+}
+
 #[cfg(not(feature = "tls"))]
 fn warn_of_expiry(_: &Config, _: &mut Journal) {}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_has_expired_is_told_from_one_that_will() {
+        const DAY: u64 = 24 * 3600;
+        for (until, said) in [
+            (100 * DAY - 1, Some("has expired")),
+            (100 * DAY, Some("expires within a day")),
+            (101 * DAY, Some("expires in 1 day")),
+            (113 * DAY, Some("expires in 13 days")),
+            (114 * DAY, None),
+        ] {
+            assert_eq!(how_it_expires(until, 100 * DAY).as_deref(), said, "{until}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ring::digest;
 use rustls::crypto::{ring as provider, CryptoProvider};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
@@ -27,6 +27,9 @@ use crate::sys::clock;
 
 /// The protocols of the built-in server (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+
+/// The keys that the library takes.
+const SUPPORTED: &str = "ECDSA with P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits";
 
 /// The certificates of a pool with their keys, and how clients are authenticated.
 pub(crate) struct Keyring {
@@ -158,7 +161,7 @@ impl Certificate {
         let key = private_key(key_file)?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             let problem =
-                format!("{} holds a key that is not supported ({error}); use ECDSA or RSA", key_file.display());
+                format!("{} holds a key that is not supported ({error}); use {SUPPORTED}", key_file.display());
             Error::config("tls-key", problem)
         })?;
         let key = CertifiedKey::new(chain, key);
@@ -186,6 +189,9 @@ fn chain(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'stati
         ),
         Ok(_) if has(&bytes, "PRIVATE KEY-----") => "holds a key and no certificate; are the two files swapped?".into(),
         Ok(_) => "holds no certificate; it must begin with -----BEGIN CERTIFICATE-----".into(),
+        Err(pem::Error::MissingSectionEnd { .. }) => {
+            "is no valid PEM: the end of a section is missing; get it again".into()
+        }
         Err(error) => format!("is no valid PEM ({error}); get it again"),
     };
     Err(Error::config(setting, format!("{} {problem}", file.display())))
@@ -242,4 +248,20 @@ fn has(bytes: &[u8], text: &str) -> bool {
 
 fn date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_off_is_named_with_what_is_missing() {
+        let path = std::env::temp_dir().join(format!("forkpool-cut-{}.pem", std::process::id()));
+        let whole = include_str!("../../../tests/certificates/a.pem");
+        fs::write(&path, &whole[..300]).expect("written");
+        let error = chain("tls-certificate", &path).expect_err("it is cut off").report();
+        fs::remove_file(&path).expect("removed");
+        let says = "is no valid PEM: the end of a section is missing; get it again";
+        assert!(error.contains(says) && error.contains("forkpool-cut-"), "{error}");
+    }
 }

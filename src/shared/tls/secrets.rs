@@ -134,6 +134,8 @@ impl SecretBoard {
             made.map_err(|source| Error::system("map the secrets of session tickets with mmap(2)", source))?;
         let period = config.period;
         let mut board = SecretBoard { words, readable, origin, period, began: clock::unix_millis(), due: clock::now() };
+        // Those that follow from a file are what it says now.
+        let inherited = inherited.filter(|_| matches!(board.origin, Origin::Random));
         let inherited = inherited.and_then(|file| board.restore(&file));
         if inherited.is_none() {
             let number = board.number_now().unwrap_or(1);
@@ -243,7 +245,9 @@ impl SecretBoard {
 
     /// A copy of the secrets, for the pool that takes over.
     pub(crate) fn copy(&self) -> io::Result<OwnedFd> {
-        let mut bytes = Zeroizing::new(self.began.to_ne_bytes().to_vec());
+        // With room for all, so that it grows at no place where it is not overwritten.
+        let mut bytes = Zeroizing::new(Vec::with_capacity((ALL + 1) * 8));
+        bytes.extend_from_slice(&self.began.to_ne_bytes());
         self.words.words()[..ALL].iter().for_each(|word| bytes.extend_from_slice(&word.load(Relaxed).to_ne_bytes()));
         shared::file(c"forkpool-tickets", &bytes)
     }
@@ -256,11 +260,6 @@ impl SecretBoard {
         let read: Zeroizing<Vec<u64>> = Zeroizing::new(words.collect());
         if read.len() != ALL {
             return None;
-        }
-        if let Some(number) = self.number_now() {
-            if read[CURRENT] != number {
-                return None;
-            }
         }
         self.began = began;
         self.words.words().iter().zip(&*read).for_each(|(word, value)| word.store(*value, Release));
@@ -376,6 +375,12 @@ mod tests {
         assert_eq!(of(&one), of(&two));
         assert!(of(&one).is_some());
         assert!(!format!("{one:?}").contains("7, 7"), "no secret is shown");
+        // The file was replaced before an upgrade.
+        fs::write(&path, [8; 48]).expect("written");
+        let upgraded = board(period, Some(&path), Some(one.copy().expect("a file in memory")));
+        for number in [current, current + 1] {
+            assert_ne!(upgraded.secrets().get(number), one.secrets().get(number), "{number}");
+        }
         fs::write(&path, [7; 31]).expect("written");
         let error = read_secret(&path).expect_err("too short").report();
         assert!(error.contains("has 31 bytes and needs at least 32; make it with: openssl rand -out"), "{error}");
