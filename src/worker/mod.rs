@@ -276,6 +276,8 @@ impl Worker {
     {
         let (station, resources) = self.station()?;
         let https_port = self.serving.https_port();
+        #[cfg(feature = "tls")]
+        let https_port = https_port.map(|port| self.https_port(port));
         let handler = |request: &Request<'_>| match https_port.and_then(|port| redirect(request, port)) {
             Some(response) => response,
             None => handler(request).into_response(),

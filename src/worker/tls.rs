@@ -50,6 +50,14 @@ impl Worker {
         &self.sockets.tls
     }
 
+    /// The port of the first address for HTTPS, of which this one was asked for.
+    pub(super) fn https_port(&self, asked: u16) -> u16 {
+        match (asked, self.sockets.tls.first()) {
+            (0, Some(address)) => address.port(),
+            _ => asked,
+        }
+    }
+
     /// What the connections of the built-in server share.
     pub(super) fn endpoint(&self) -> Option<Rc<Endpoint>> {
         let config = self.tls_config()?;
