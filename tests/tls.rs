@@ -13,6 +13,8 @@ mod certificates;
 mod clients;
 #[path = "tls/floods.rs"]
 mod floods;
+#[path = "tls/hostile.rs"]
+mod hostile;
 #[path = "tls/programs.rs"]
 mod programs;
 #[path = "tls/sessions.rs"]

@@ -8,7 +8,7 @@ mod browser;
 mod support;
 
 #[cfg(feature = "hyper-tls")]
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -263,10 +263,10 @@ fn a_service_speaks_tls_and_sessions_resume_with_the_next_worker() {
     // Without TLS, on the other address, and where TLS is expected.
     assert_eq!(server.get("/tls").text(), "None of no name over HTTP/1.1");
     let mut plain = std::net::TcpStream::connect(address).expect("it listens");
-    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-    let mut alert = Vec::new();
-    plain.read_to_end(&mut alert).expect("it closes");
-    assert!(alert.len() < 16, "{alert:?}");
+    plain.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").expect("sent");
+    plain.write_all(&[0; 1_000_000]).expect("it is read");
+    let answer = support::Client::new(plain).answer();
+    assert!(answer.status == 400 && answer.text().contains("this port speaks HTTPS only"));
     until("the handshakes are counted", || {
         let stream = std::net::TcpStream::connect(("127.0.0.1", admin)).expect("it listens");
         let metrics = support::Client::new(stream).get("/metrics").text().to_owned();
@@ -274,9 +274,25 @@ fn a_service_speaks_tls_and_sessions_resume_with_the_next_worker() {
         let resumed = ["1.2", "1.3"].map(|version| {
             counted(&format!("forkpool_tls_handshakes_total{{worker=\"0\",version=\"{version}\",resumed=\"yes\"}}"))
         });
-        let failed = counted("forkpool_tls_failures_total{worker=\"0\",reason=\"invalid\"}");
+        let failed = counted("forkpool_tls_failures_total{worker=\"0\",reason=\"plain_http\"}");
         (resumed == [true; 2] && failed).then_some(())
     });
+}
+
+#[test]
+#[cfg(feature = "hyper-tls")]
+fn a_handshake_of_which_nothing_comes_delays_no_drain() {
+    let mut command = with_tls(example("towered"), "1");
+    command.env("FORKPOOL_HEAD_TIMEOUT", "1h").env("FORKPOOL_DRAIN_TIMEOUT", "1h");
+    let mut server = Server::spawn(command);
+    let address = browser::address(&mut server);
+    let silent = std::net::TcpStream::connect(address).expect("it listens");
+    // It has accepted the one before as well.
+    let client = browser::Browser::new(&[&rustls::version::TLS13]);
+    let worker = client.connect(address).get("/").worker();
+    server.signal(Signal::SIGHUP);
+    until("the old worker is gone", || is_gone(worker).then_some(()));
+    drop(silent);
 }
 
 #[test]

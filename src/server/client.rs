@@ -106,6 +106,14 @@ impl Client {
         }
     }
 
+    /// Whether TLS has refused the client, which may still have to read why.
+    pub(crate) fn is_refused(&self) -> bool {
+        match self {
+            Client::Tls(stream) => stream.is_refused(),
+            _ => false,
+        }
+    }
+
     /// Whether a read may find more without another event, if the socket's own state does not tell.
     #[inline]
     pub(crate) fn has_more(&self) -> Option<bool> {

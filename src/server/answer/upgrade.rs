@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -128,15 +128,15 @@ impl Upgraded {
     }
 
     /// Waits until there is something to read, if a timeout or a drain may end the wait.
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self, end: Option<Instant>) -> io::Result<()> {
         if self.interrupt.is_none() && self.read_timeout.is_none() {
             return Ok(());
         }
         let mut wanted = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         wanted.extend(self.interrupt.iter().map(|interrupt| PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)));
         // The maximum of poll(2) is 24 days.
-        let timeout = self.read_timeout.map_or(PollTimeout::NONE, |timeout| {
-            let millis = timeout.as_micros().div_ceil(1000);
+        let timeout = end.map_or(PollTimeout::NONE, |end| {
+            let millis = end.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
             PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
         });
         match poll(&mut wanted, timeout)? {
@@ -151,6 +151,7 @@ impl Read for Upgraded {
         if bytes.is_empty() {
             return Ok(0);
         }
+        let end = self.read_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if self.interrupt.is_some() && self.is_draining() {
                 self.interrupt = None;
@@ -161,7 +162,7 @@ impl Read for Upgraded {
                 return Ok(count);
             }
             if !self.stream.has_more() {
-                self.wait()?;
+                self.wait(end)?;
             }
             if self.interrupt.is_some() && self.is_draining() {
                 continue;
@@ -169,7 +170,12 @@ impl Read for Upgraded {
             return match &mut self.stream {
                 Socket::Tcp(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
                 Socket::Unix(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
-                Socket::Tls(socket) => socket.read(bytes),
+                Socket::Tls(socket) if self.interrupt.is_none() && end.is_none() => socket.read(bytes),
+                // What is there may be a part of a record. The rest has no more time than the whole.
+                Socket::Tls(socket) => match socket.try_read(bytes)? {
+                    Some(count) => Ok(count),
+                    None => continue,
+                },
             };
         }
     }

@@ -61,7 +61,7 @@ impl Connection {
         match self.session.take_header(len, cx) {
             Header::Complete(start) if self.transport.client.begin_tls(&cx.input[start..len]) => {
                 self.transport.look();
-                self.transport.read(&mut cx.input).map(|len| 0..len).map_err(|_| Step::Close)
+                self.transport.read(&mut cx.input).map(|len| 0..len).map_err(|_| self.failed(cx))
             }
             Header::Complete(start) => Ok(start..len),
             Header::Incomplete { keep } => {

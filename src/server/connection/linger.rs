@@ -34,9 +34,25 @@ impl Linger {
 impl Connection {
     /// The last response was sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.session.codec.ending.is_unread() || self.transport.is_ended() {
+        // A response that ends with the connection is only complete with this.
+        self.transport.client.send_close_notify();
+        let is_unread = self.session.codec.ending.is_unread() || self.transport.client.wants_write();
+        if !is_unread || self.transport.is_ended() {
             return Step::Close;
         }
+        self.linger(cx)
+    }
+
+    /// Reading has failed.
+    #[cold]
+    pub(super) fn failed(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.transport.client.is_refused() {
+            true => self.linger(cx),
+            false => Step::Close,
+        }
+    }
+
+    fn linger(&mut self, cx: &mut Context<'_>) -> Step {
         self.timer.start(Timing::Linger, cx);
         self.buffers.begin_to_linger(Linger { end: cx.clock.running + LINGER, bytes: BYTES });
         if self.transport.client.shutdown(Shutdown::Write).is_err() {

@@ -11,6 +11,10 @@ use super::session::{TlsSession, RECORD};
 
 /// A session with a certificate of the tests.
 pub(super) fn session() -> TlsSession {
+    TlsSession::new(config()).expect("a configuration")
+}
+
+pub(super) fn config() -> Arc<ServerConfig> {
     static CONFIG: OnceLock<Arc<ServerConfig>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let chain = CertificateDer::pem_slice_iter(include_bytes!("../../../tests/certificates/a.pem"));
@@ -19,7 +23,7 @@ pub(super) fn session() -> TlsSession {
         let key = rustls::sign::CertifiedKey::from_der(chain, key, &provider::default_provider()).expect("they fit");
         crate::shared::tls::server_config_for(key)
     });
-    TlsSession::new(Arc::clone(config)).expect("a configuration")
+    Arc::clone(config)
 }
 
 /// Passes bytes to a session: the first two say how, the others come in pieces.

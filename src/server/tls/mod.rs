@@ -39,4 +39,6 @@ pub(crate) use self::endpoint::{Endpoint, CLIENT_TURN_MAX};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::session::describe;
 pub use self::socket::TlsSocket;
+#[cfg(feature = "hyper-tls")]
+pub(crate) use self::stream::NO_TLS;
 pub(crate) use self::stream::{Awaited, Stream};

@@ -2,9 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{recv, MsgFlags};
 
 use super::session::{TlsSession, OVERHEAD, RECORD};
 use crate::server::http::TlsInfo;
@@ -62,6 +64,25 @@ impl TlsSocket {
         }
         received.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
+
+    /// Reads the socket once, without waiting. `None` if there is no plaintext yet: a record may be incomplete, or
+    /// empty.
+    pub(crate) fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        let received = self.receive(&mut [], bytes)?;
+        if received > 0 || self.session.is_closed() {
+            return Ok(Some(received));
+        }
+        let mut fresh = [0; READ];
+        let count = match recv(self.socket.as_raw_fd(), &mut fresh, MsgFlags::MSG_DONTWAIT) {
+            // A client that says nothing before it closes may have been cut off.
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let received = self.receive(&mut fresh[..count], bytes)?;
+        Ok((received > 0 || self.session.is_closed()).then_some(received))
+    }
 }
 
 impl Read for TlsSocket {
@@ -69,23 +90,11 @@ impl Read for TlsSocket {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let mut fresh = [0; READ];
-        let mut count = 0;
         loop {
-            let received = self.receive(&mut fresh[..count], bytes)?;
-            if received > 0 || self.session.is_closed() {
-                return Ok(received);
+            if let Some(count) = self.try_read(bytes)? {
+                return Ok(count);
             }
-            count = match self.socket.read(&mut fresh) {
-                // A client that says nothing before it closes may have been cut off.
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    wait(&self.socket, PollFlags::POLLIN)?;
-                    0
-                }
-                Err(error) => return Err(error),
-            };
+            wait(&self.socket, PollFlags::POLLIN)?;
         }
     }
 }
@@ -114,8 +123,9 @@ impl TlsSocket {
     pub fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read && !std::mem::replace(&mut self.is_over, true) {
             let mut alert = self.session.take_outgoing();
-            self.session.close(&mut alert).map_err(io::Error::other)?;
-            self.send(&alert)?;
+            let told = self.session.close(&mut alert).map_err(io::Error::other).and_then(|()| self.send(&alert));
+            self.socket.shutdown(how)?;
+            return told;
         }
         self.socket.shutdown(how)
     }
@@ -142,7 +152,7 @@ impl AsFd for TlsSocket {
 
 fn wait(socket: &TcpStream, wanted: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::new(socket.as_fd(), wanted)], PollTimeout::NONE) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -1,6 +1,6 @@
 //! A socket with its session: reads and writes plaintext as a TCP socket does.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -14,7 +14,8 @@ use super::socket::TlsSocket;
 use crate::server::http::TlsInfo;
 
 /// The answer to a client that speaks HTTP without TLS.
-const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\n\
+pub(crate) const NO_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\n\
     Connection: close\r\n\r\nthis port speaks HTTPS only; write https:// in the URL\n";
 
 /// A socket with its session.
@@ -35,6 +36,8 @@ pub(crate) struct Stream {
     is_full: bool,
     /// Whether the client was told that nothing more will come.
     has_sent_close_notify: bool,
+    /// Whether to close this direction once nothing is pending.
+    is_closing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,6 @@ impl Stream {
         let session = TlsSession::new(endpoint.config.clone()).map_err(io::Error::other)?;
         let (pending, sent, sealed) = (Vec::new(), 0, 0);
         let (stage, handshake) = (Stage::Fresh, Some(InProgress::new(&endpoint)));
-        let (is_full, has_sent_close_notify) = (false, false);
         Ok(Stream {
             socket,
             session,
@@ -74,8 +76,9 @@ impl Stream {
             pending,
             sent,
             sealed,
-            is_full,
-            has_sent_close_notify,
+            is_full: false,
+            has_sent_close_notify: false,
+            is_closing: false,
         })
     }
 
@@ -141,15 +144,17 @@ impl Stream {
     /// Reads plaintext. Zero is the end.
     pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self.stage {
-            Stage::Header => {
-                let count = self.socket.read(room)?;
-                self.is_full = count == room.len();
-                return Ok(count);
+            Stage::Header => return self.read_raw(room),
+            Stage::Over => {
+                self.flush()?;
+                return self.read_raw(room);
             }
-            Stage::Over => return Ok(0),
             Stage::Fresh | Stage::Handshake | Stage::Open => {}
         }
         self.flush()?;
+        if self.has_no_turn() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let endpoint = Rc::clone(&self.endpoint);
         let mut buffers = endpoint.buffers.borrow_mut();
         if self.session.has_more() {
@@ -159,9 +164,7 @@ impl Stream {
             }
         }
         loop {
-            if self.stage != Stage::Open && !endpoint.has_step() {
-                // The next turn takes it.
-                self.is_full = true;
+            if self.has_no_turn() {
                 return Err(ErrorKind::WouldBlock.into());
             }
             let Buffers { received, .. } = &mut *buffers;
@@ -182,11 +185,25 @@ impl Stream {
         }
     }
 
+    /// Reads what is no part of a session.
+    fn read_raw(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(room);
+        self.is_full = count.as_ref().is_ok_and(|count| *count == room.len());
+        count
+    }
+
+    /// Whether its handshake has to wait for the next turn.
+    fn has_no_turn(&mut self) -> bool {
+        let waits = self.stage != Stage::Open && !self.endpoint.has_step();
+        self.is_full |= waits;
+        waits
+    }
+
     /// Processes what has come; returns the length of the plaintext, or `None` if there is none yet.
     fn process(&mut self, fresh: &mut [u8], first: u8, room: &mut [u8]) -> io::Result<Option<usize>> {
         if self.stage == Stage::Fresh {
             if first.is_ascii_uppercase() {
-                return Ok(Some(self.refuse_plain()));
+                return Err(self.refuse_plain());
             }
             self.stage = Stage::Handshake;
         }
@@ -220,13 +237,11 @@ impl Stream {
     }
 
     /// Tells a client that speaks HTTP without TLS what to do.
-    fn refuse_plain(&mut self) -> usize {
+    fn refuse_plain(&mut self) -> io::Error {
         self.endpoint.count_plain();
         self.end(Stage::Over);
-        // The client gets what fits, which is all of it on a fresh connection.
-        let _ = self.socket.write(NO_TLS);
-        let _ = self.socket.shutdown(Shutdown::Write);
-        0
+        self.pending = NO_TLS.to_vec();
+        self.flush().err().unwrap_or_else(|| io::Error::new(ErrorKind::InvalidData, "HTTP without TLS"))
     }
 
     /// The client has closed its connection.
@@ -256,7 +271,8 @@ impl Stream {
         if self.wants_write() {
             return Ok(0);
         }
-        let mut accepted = std::mem::take(&mut self.sealed).min(bytes.len());
+        let mut accepted = self.sealed.min(bytes.len());
+        self.sealed -= accepted;
         let flags = if is_beginning { libc::MSG_MORE } else { 0 };
         while accepted < bytes.len() {
             let (taken, len) = self.session.seal(&bytes[accepted..], sealed).map_err(io::Error::other)?;
@@ -307,20 +323,30 @@ impl Stream {
         self.sent += send(&self.socket, &self.pending[self.sent..], 0)?;
         if self.sent == self.pending.len() {
             (self.pending, self.sent) = (Vec::new(), 0);
+            if std::mem::take(&mut self.is_closing) {
+                self.socket.shutdown(Shutdown::Write)?;
+            }
         }
         Ok(())
     }
 
-    /// Tells the client that nothing more will come, unless it would miss a part of a record then.
+    /// Whether the client was refused, and may still have to read why.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Tells the client that nothing more will come, unless a part of a response is left. If the socket does not accept
+    /// that, it is pending.
     pub(crate) fn send_close_notify(&mut self) {
-        if self.stage != Stage::Open || self.wants_write() || self.has_sent_close_notify {
+        if self.stage != Stage::Open || self.sealed > 0 || self.has_sent_close_notify {
             return;
         }
         self.has_sent_close_notify = true;
         let mut alert = self.session.take_outgoing();
         if self.session.close(&mut alert).is_ok() {
+            self.pending.extend_from_slice(&alert);
             // A client that has gone needs no alert.
-            let _ = send(&self.socket, &alert, 0);
+            let _ = self.flush();
         }
     }
 
@@ -335,8 +361,12 @@ impl Stream {
     pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
         if how != Shutdown::Read {
             self.send_close_notify();
+            self.is_closing = self.wants_write();
         }
-        self.socket.shutdown(how)
+        match self.is_closing {
+            true => Ok(()),
+            false => self.socket.shutdown(how),
+        }
     }
 
     /// The connection for the application.

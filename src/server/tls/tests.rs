@@ -1,6 +1,9 @@
 //! Sessions in memory, with a client of the library.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -8,8 +11,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
+use super::endpoint::Endpoint;
 use super::fuzzing;
 use super::session::{TlsSession, OVERHEAD, RECORD};
+use super::stream::Stream;
 use crate::shared::tls::TlsVersion;
 
 fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
@@ -205,4 +210,64 @@ fn the_fuzzer_s_target_runs() {
         damaged[at] ^= 0x81;
         fuzzing::fuzz(&damaged);
     }
+}
+
+/// A stream whose handshake is done, with its client.
+fn connected() -> (Stream, ClientConnection, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("an address");
+    let mut socket = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+    let (accepted, _) = listener.accept().expect("a connection");
+    accepted.set_nonblocking(true).expect("a socket");
+    let endpoint = Rc::new(Endpoint::new(fuzzing::config(), Vec::new(), 1, String::new()));
+    let mut stream = Stream::new(mio::net::TcpStream::from_std(accepted), Rc::clone(&endpoint)).expect("a session");
+    let mut client = client(&rustls::version::TLS13);
+    while client.is_handshaking() {
+        socket.write_all(&sent(&mut client)).expect("sent");
+        let mut bytes = vec![0; 16 * 1024];
+        let count = until(&mut stream, &endpoint, |stream| {
+            assert_eq!(stream.read(&mut [0; 10]).expect_err("no data").kind(), ErrorKind::WouldBlock);
+            socket.set_nonblocking(true).expect("a socket");
+            let count = socket.read(&mut bytes);
+            socket.set_nonblocking(false).expect("a socket");
+            count.ok()
+        });
+        give(&mut client, &bytes[..count]);
+    }
+    socket.write_all(&sent(&mut client)).expect("sent");
+    until(&mut stream, &endpoint, |stream| {
+        assert_eq!(stream.read(&mut [0; 10]).expect_err("no data").kind(), ErrorKind::WouldBlock);
+        stream.info().is_some().then_some(())
+    });
+    (stream, client, socket)
+}
+
+/// Asks in each turn until there is an answer.
+fn until<T>(stream: &mut Stream, endpoint: &Endpoint, mut ask: impl FnMut(&mut Stream) -> Option<T>) -> T {
+    loop {
+        endpoint.begin_turn();
+        if let Some(answer) = ask(stream) {
+            return answer;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_goodbye_waits_for_a_socket_that_is_full() {
+    let (mut stream, mut client, mut socket) = connected();
+    let mut filler = TcpStream::from(stream.as_fd().try_clone_to_owned().expect("a descriptor"));
+    let mut filled = 0;
+    while let Ok(count) = filler.write(&[0; 1000]) {
+        filled += count;
+    }
+    stream.shutdown(Shutdown::Write).expect("an open socket");
+    assert!(stream.wants_write());
+    socket.read_exact(&mut vec![0; filled]).expect("what fills it");
+    while stream.wants_write() {
+        assert_eq!(stream.read(&mut [0; 10]).expect_err("no data").kind(), ErrorKind::WouldBlock);
+    }
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).expect("the end");
+    give(&mut client, &rest);
+    assert_eq!(client.reader().read(&mut [0]).expect("a clean end"), 0);
 }

@@ -102,6 +102,22 @@ impl Socket {
         }
     }
 
+    /// The first byte that the client sends. `None` if it closes the connection first.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is broken.
+    #[cfg(feature = "hyper-tls")]
+    pub(super) async fn first(&mut self) -> io::Result<Option<u8>> {
+        if self.begun.is_empty() {
+            let mut bytes = [0];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            poll_fn(|cx| forward!(self, stream => stream.poll_read(cx, &mut buffer))).await?;
+            self.begun.extend_from_slice(buffer.filled());
+        }
+        Ok(self.begun.first().copied())
+    }
+
     fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = result {
             self.state.row().add_sent(count as u64);

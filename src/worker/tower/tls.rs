@@ -9,13 +9,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::Socket;
-use super::state::State;
+use super::state::{draining, unless, State};
+use super::GRACE;
 use crate::server::http::TlsInfo;
-use crate::server::tls::{completed, describe, ended_by};
+use crate::server::tls::{completed, describe, ended_by, NO_TLS};
 use crate::shared::counters::{Handshake, HANDSHAKES};
 use crate::sys::clock;
 use crate::worker::Worker;
@@ -47,21 +50,37 @@ impl Endpoint {
     }
 
     /// Returns `None` if there is no session: the client has gone, was too slow, or speaks something else.
-    pub(super) async fn shake_hands(&self, socket: Socket, state: &State) -> Option<(TlsStream<Socket>, TlsInfo)> {
-        let mut accepting = pin!(self.acceptor.accept(socket));
+    pub(super) async fn shake_hands(&self, mut socket: Socket, state: &State) -> Option<(TlsStream<Socket>, TlsInfo)> {
+        let mut accepting = pin!(async {
+            match socket.first().await {
+                Ok(Some(first)) if first.is_ascii_uppercase() => Err(socket),
+                // The handshake notices an end, too.
+                _ => Ok(self.acceptor.accept(socket).await),
+            }
+        });
         // A step takes long, and a client makes only a few: each restarts the time after which the worker hangs.
         let accepted = poll_fn(|cx| {
             state.row().busy(clock::now());
             accepting.as_mut().poll(cx)
         });
-        match state.within_head_timeout(accepted).await {
-            Some(Ok(stream)) => {
+        let leaving = async {
+            draining().await;
+            sleep(GRACE).await;
+        };
+        match unless(state.within_head_timeout(accepted), leaving).await.flatten() {
+            Some(Err(socket)) => {
+                self.count(Handshake::Plain, state);
+                // It is closed anyway.
+                let _ = state.within_head_timeout(refuse_plain(socket)).await;
+                None
+            }
+            Some(Ok(Ok(stream))) => {
                 let connection = stream.get_ref().1;
                 let info = describe(connection, connection.server_name().map(Into::into));
                 self.count(completed(&info), state);
                 Some((stream, info))
             }
-            Some(Err(error)) => {
+            Some(Ok(Err(error))) => {
                 log::debug!("{} TLS failed: {error}", state.tag);
                 self.count(outcome(&error), state);
                 None
@@ -79,6 +98,15 @@ impl Endpoint {
         self.counts.set(counts);
         state.row().set_handshakes(&counts);
     }
+}
+
+/// Tells a client that speaks HTTP without TLS what to do, and discards what it still sends, which would reset the
+/// connection.
+async fn refuse_plain(mut socket: Socket) -> io::Result<()> {
+    socket.write_all(NO_TLS).await?;
+    socket.shutdown().await?;
+    tokio::io::copy(&mut socket, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// The outcome of a handshake that failed with this error.
