@@ -20,6 +20,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,8 +95,8 @@ pub struct Server {
 
 impl Server {
     /// Starts a program without waiting for anything.
-    pub fn spawn(command: Command) -> Server {
-        let mut command = hearing(command);
+    pub fn spawn(mut command: Command) -> Server {
+        handle_ignored_signals();
         command.stdin(Stdio::null()).process_group(0);
         let (child, lines) = program::spawn(&mut command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Server { child, lines, log: Vec::new(), waited: 0, port: None, status: None }
@@ -289,23 +290,19 @@ pub fn after(first: &str, command: &Command) -> Command {
 /// The signals that nohup(1) and shells in the background have what they start ignore.
 const IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
 
-/// The same command with the default actions of signals, also where whoever runs the tests has had some ignored: a
-/// program under `exec` would ignore them as well.
-fn hearing(command: Command) -> Command {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
-    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a set of signals");
-    if IGNORED.iter().all(|signal| ignored & 1 << (*signal as i32 - 1) == 0) {
-        return command;
-    }
-    // By its path: the variables may name another PATH.
-    let mut env = Command::new("/usr/bin/env");
-    env.arg("--default-signal=HUP,INT,QUIT").arg(command.get_program()).args(command.get_args());
-    pass_variables(&command, &mut env);
-    if let Some(directory) = command.get_current_dir() {
-        env.current_dir(directory);
-    }
-    env
+/// Has what the tests start take the default actions of signals, also where whoever runs the tests has had some
+/// ignored: a program under `exec` would ignore them as well. A signal that is handled has its default action after
+/// execve(2).
+fn handle_ignored_signals() {
+    static HANDLED: Once = Once::new();
+    HANDLED.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").expect("Linux");
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a set of signals");
+        for signal in IGNORED.into_iter().filter(|signal| ignored & 1 << (*signal as i32 - 1) != 0) {
+            signal_hook::flag::register(signal as i32, Arc::default()).expect("it can be handled");
+        }
+    });
 }
 
 /// Gives a command the variables of another one.

@@ -165,8 +165,9 @@ fn what_is_wrong_is_said_in_one_line() {
         arguments
     };
     for (arguments, problem, code) in [
-        (with("none.pem", "a.key"), "cannot read the certificate in ", 1),
-        (with("a.pem", "none.key"), "cannot read the key in ", 1),
+        (with("none.pem", "a.key"), "correct the path in tls-certificate", 1),
+        (with("a.pem", "none.key"), "correct the path in tls-key", 1),
+        (with("", "a.key"), "name a file in it in tls-certificate", 1),
         (with("a.der", "a.key"), "a.der is DER and must be PEM; convert it with openssl x509 -inform der", 2),
         (with("a.key", "a.key"), "a.key holds a key and no certificate; are the two files swapped?", 2),
         (with("a.pem", "a.pem"), "a.pem holds a certificate and no key; are the two files swapped?", 2),

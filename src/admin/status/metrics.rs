@@ -83,7 +83,7 @@ impl Snapshot<'_> {
         out.sample(name, "process=\"parent\"", self.lost[0]);
         out.sample(name, "process=\"admin\"", self.lost[1]);
         for slot in &self.slots {
-            out.sample(name, &format!("process=\"worker={}\"", slot.id), slot.counters.lost);
+            out.sample(name, &format!("process=\"worker\",worker=\"{}\"", slot.id), slot.counters.lost);
         }
         let name = "forkpool_worker_restarts_total";
         out.family(name, "counter", "Workers that were started to replace another one, by the reason.");

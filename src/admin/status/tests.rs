@@ -356,7 +356,7 @@ fn counters_of_slots_without_a_process_stay() {
         "forkpool_log_lines_lost_total{process=\"parent\"} 2",
         "forkpool_worker_held_bytes{worker=\"0\"} 14",
         "forkpool_held_limit_bytes 67108864",
-        "forkpool_log_lines_lost_total{process=\"worker=7\"} 4",
+        "forkpool_log_lines_lost_total{process=\"worker\",worker=\"7\"} 4",
         "forkpool_ready 1",
         "process_start_time_seconds 1789990000.500",
     ] {

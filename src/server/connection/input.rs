@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 
+use super::linger;
 use super::proxied::refuse;
 use super::session::{Answered, Header};
 use super::{Connection, Step};
@@ -61,7 +62,7 @@ impl Connection {
         match self.session.take_header(len, cx) {
             Header::Complete(start) if self.transport.client.begin_tls(&cx.input[start..len]) => {
                 self.transport.look();
-                self.transport.read(&mut cx.input).map(|len| 0..len).map_err(|_| self.failed(cx))
+                self.transport.read(&mut cx.input).map(|len| 0..len).map_err(|_| linger::failed(self, cx))
             }
             Header::Complete(start) => Ok(start..len),
             Header::Incomplete { keep } => {

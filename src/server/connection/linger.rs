@@ -31,6 +31,24 @@ impl Linger {
     }
 }
 
+/// Reading from the connection has failed.
+#[cold]
+pub(super) fn failed(connection: &mut Connection, cx: &mut Context<'_>) -> Step {
+    match connection.transport.client.is_refused() {
+        true => linger(connection, cx),
+        false => Step::Close,
+    }
+}
+
+fn linger(connection: &mut Connection, cx: &mut Context<'_>) -> Step {
+    connection.timer.start(Timing::Linger, cx);
+    connection.buffers.begin_to_linger(Linger { end: cx.clock.running + LINGER, bytes: BYTES });
+    if connection.transport.client.shutdown(Shutdown::Write).is_err() {
+        return Step::Close;
+    }
+    connection.discard(cx)
+}
+
 impl Connection {
     /// The last response was sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
@@ -40,25 +58,7 @@ impl Connection {
         if !is_unread || self.transport.is_ended() {
             return Step::Close;
         }
-        self.linger(cx)
-    }
-
-    /// Reading has failed.
-    #[cold]
-    pub(super) fn failed(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.transport.client.is_refused() {
-            true => self.linger(cx),
-            false => Step::Close,
-        }
-    }
-
-    fn linger(&mut self, cx: &mut Context<'_>) -> Step {
-        self.timer.start(Timing::Linger, cx);
-        self.buffers.begin_to_linger(Linger { end: cx.clock.running + LINGER, bytes: BYTES });
-        if self.transport.client.shutdown(Shutdown::Write).is_err() {
-            return Step::Close;
-        }
-        self.discard(cx)
+        linger(self, cx)
     }
 
     /// Reads and discards what the client still sends, until it closes, too.

@@ -94,7 +94,7 @@ impl Connection {
                 return step;
             }
         }
-        let Ok(len) = self.fill(cx) else { return self.failed(cx) };
+        let Ok(len) = self.fill(cx) else { return linger::failed(self, cx) };
         let (start, len) = match self.session.peer.awaits_header() {
             false => (0, len),
             true => match self.take_header(len, cx) {

@@ -169,7 +169,15 @@ impl Stream {
             }
             let Buffers { received, .. } = &mut *buffers;
             let count = match self.socket.read(received) {
-                Ok(0) => return Ok(self.ended()),
+                Ok(0) => {
+                    match self.stage {
+                        Stage::Open if !self.session.is_closed() => self.endpoint.count_truncated(),
+                        Stage::Handshake => self.endpoint.count_unfinished(),
+                        _ => {}
+                    }
+                    self.is_full = false;
+                    return Ok(0);
+                }
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -203,7 +211,12 @@ impl Stream {
     fn process(&mut self, fresh: &mut [u8], first: u8, room: &mut [u8]) -> io::Result<Option<usize>> {
         if self.stage == Stage::Fresh {
             if first.is_ascii_uppercase() {
-                return Err(self.refuse_plain());
+                // Its client speaks HTTP without TLS, and is told what to do.
+                self.endpoint.count_plain();
+                self.end(Stage::Over);
+                self.pending = NO_TLS.to_vec();
+                self.flush()?;
+                return Err(io::Error::new(ErrorKind::InvalidData, "HTTP without TLS"));
             }
             self.stage = Stage::Handshake;
         }
@@ -234,25 +247,6 @@ impl Stream {
                 Err(io::Error::new(ErrorKind::InvalidData, error))
             }
         }
-    }
-
-    /// Tells a client that speaks HTTP without TLS what to do.
-    fn refuse_plain(&mut self) -> io::Error {
-        self.endpoint.count_plain();
-        self.end(Stage::Over);
-        self.pending = NO_TLS.to_vec();
-        self.flush().err().unwrap_or_else(|| io::Error::new(ErrorKind::InvalidData, "HTTP without TLS"))
-    }
-
-    /// The client has closed its connection.
-    fn ended(&mut self) -> usize {
-        match self.stage {
-            Stage::Open if !self.session.is_closed() => self.endpoint.count_truncated(),
-            Stage::Handshake => self.endpoint.count_unfinished(),
-            _ => {}
-        }
-        self.is_full = false;
-        0
     }
 
     /// Writes plaintext until done, or until the socket accepts no more; returns how much of it was sent. The next call

@@ -1,7 +1,6 @@
 //! Reads the certificates and keys of a pool, and checks that they fit.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::choice::Choice;
 use super::der;
+use super::files::read;
 use super::secrets::Secrets;
 use super::settings::{IdentityConfig, TlsClientAuth, TlsVersion};
 use super::tickets::Tickets;
@@ -179,7 +179,7 @@ impl Certificate {
 
 /// Reads a chain of certificates.
 fn chain(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let bytes = read(file, "read the certificate in")?;
+    let bytes = read(file, "read the certificate in", setting)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let problem = match chain {
         Ok(chain) if !chain.is_empty() => return Ok(chain),
@@ -198,7 +198,7 @@ fn chain(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'stati
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
-    let bytes = Zeroizing::new(read(file, "read the key in")?);
+    let bytes = Zeroizing::new(read(file, "read the key in", "tls-key")?);
     let shown = file.display();
     let problem = match PrivateKeyDer::from_pem_slice(&bytes) {
         _ if has(&bytes, "BEGIN ENCRYPTED PRIVATE KEY") || has(&bytes, "Proc-Type: 4,ENCRYPTED") => {
@@ -238,10 +238,6 @@ fn authorities(
     verifier.build().map_err(|error| problem(&error))
 }
 
-fn read(file: &Path, action: &'static str) -> Result<Vec<u8>> {
-    fs::read(file).map_err(|source| Error::File { path: file.display().to_string(), action, source })
-}
-
 fn has(bytes: &[u8], text: &str) -> bool {
     memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
@@ -252,6 +248,8 @@ fn date(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@
 //! # Files
 //!
 //! - `settings.rs`: PURE. What the pool is told; all that is there without the feature `tls`
+//! - `files.rs`: reads the files that settings name
 //! - `keyring.rs`: reads and checks certificates and keys; the configuration for rustls
 //! - `der.rs`: PURE. The few fields of a certificate that the pool needs: names, issuer, times
 //! - `choice.rs`: which certificate a client gets
@@ -29,6 +30,8 @@
 mod choice;
 #[cfg(feature = "tls")]
 mod der;
+#[cfg(feature = "tls")]
+mod files;
 #[cfg(feature = "tls")]
 mod keyring;
 #[cfg(feature = "tls")]

@@ -16,6 +16,7 @@ use ring::hkdf::{KeyType, Salt, HKDF_SHA256};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use super::files::read;
 use super::settings::TicketConfig;
 use crate::error::{Error, Result};
 use crate::sys::clock;
@@ -277,8 +278,7 @@ fn read_all(file: BorrowedFd<'_>, len: usize) -> io::Result<Vec<u8>> {
 
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let shown = path.display().to_string();
-    let unread = |source| Error::File { path: shown.clone(), action: "read the secret of session tickets in", source };
-    let bytes = Zeroizing::new(fs::read(path).map_err(unread)?);
+    let bytes = Zeroizing::new(read(path, "read the secret of session tickets in", "tls-ticket-secret")?);
     if bytes.len() < LEN {
         let problem = format!(
             "{shown} has {} bytes and needs at least {LEN}; make it with: openssl rand -out {shown} 80",

@@ -136,7 +136,6 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         backlog: Backlog::default(),
         probe,
         parent: getppid(),
-        is_over: false,
     })
 }
 
@@ -225,8 +224,6 @@ pub(super) struct Keeper<'a> {
     /// Asks it by HTTP whether it is ready; `None` once it is.
     probe: Option<Probe>,
     parent: Pid,
-    /// Whether the lifeline has ended.
-    is_over: bool,
 }
 
 impl Keeper<'_> {
@@ -352,7 +349,7 @@ impl Keeper<'_> {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(lifeline.orders_source().as_fd(), PollFlags::POLLIN),
         ];
-        if !self.is_over {
+        if !self.plan.is_told() {
             fds.push(PollFd::new(lifeline.stream().as_fd(), PollFlags::POLLIN));
         }
         let calls = self.adoption.as_ref().and_then(Adoption::source);
@@ -405,8 +402,7 @@ impl Keeper<'_> {
 
     /// Handles the requests of the parent and of others.
     fn read_lifeline(&mut self) {
-        if !self.is_over && self.worker.is_over().unwrap_or(true) {
-            self.is_over = true;
+        if !self.plan.is_told() && self.worker.is_over().unwrap_or(true) {
             self.handle(Fact::Asked(Stop::Finish));
         }
         while let Some(order) = self.worker.lifeline().order() {

@@ -302,6 +302,11 @@ impl Plan {
         self.checks.map(|checks| checks.next).or(check).filter(|_| self.ordered.is_none())
     }
 
+    /// Whether the processes were told to finish or to end. That the lifeline ends says no more.
+    pub(super) fn is_told(&self) -> bool {
+        self.ordered.is_some()
+    }
+
     /// Whether it matters that a connection waits.
     pub(super) fn watches_queues(&self) -> bool {
         self.check == Some(SocketCheck::Ready) && self.ordered.is_none()
