@@ -8,17 +8,13 @@ use std::time::Duration;
 use crate::server::adoption::Adoptions;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::ServerConfig;
-use crate::shared::scoreboard::{OwnRow, Pending, Row, RowPage};
+use crate::shared::scoreboard::{OwnRow, Pending, RowPage};
 use crate::shared::steer;
 use crate::time::Time;
 
 /// A worker that has been busy for this long may not come soon for a connection that waits. Closing an idle connection
 /// to make room for that one is worse than a short wait.
 const BUSY_MAX: Duration = Duration::from_millis(100);
-
-fn is_busy_for_long(row: Row<'_>, now: Time) -> bool {
-    row.busy_since().is_some_and(|since| now.since(since) >= BUSY_MAX)
-}
 
 /// A server's connection to its surroundings: its channels to the parent, its own reports, and those of the other
 /// workers.
@@ -102,7 +98,7 @@ impl<'w> Station<'w> {
     pub(crate) fn others_have_room(&self, now: Time) -> bool {
         let others = self.page.board().seats().filter(|row| *row != 0 && *row != self.page.index());
         let mut others = others.map(|row| self.page.board().row(row));
-        others.any(|row| row.is_neighbour() && !row.is_full() && !is_busy_for_long(row, now))
+        others.any(|row| row.is_neighbour() && !row.is_full() && !steer::is_busy_for(row, BUSY_MAX, now))
     }
 
     /// Whether the kernel should choose otherwise for new connections.

@@ -1,6 +1,9 @@
 //! PURE. The counters of a process, and their sums.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tls")]
+use std::cell::Cell;
+
 /// What a process has counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -52,6 +55,24 @@ pub(crate) enum Handshake {
 
 /// The number of ways.
 pub(crate) const HANDSHAKES: usize = 11;
+
+/// How many have ended in each way, for whoever counts them in one worker.
+#[cfg(feature = "tls")]
+#[derive(Debug, Default)]
+pub(crate) struct HandshakeCounts(Cell<[u64; HANDSHAKES]>);
+
+#[cfg(feature = "tls")]
+impl HandshakeCounts {
+    pub(crate) fn add(&self, outcome: Handshake) {
+        let mut counts = self.0.get();
+        counts[outcome as usize] += 1;
+        self.0.set(counts);
+    }
+
+    pub(crate) fn all(&self) -> [u64; HANDSHAKES] {
+        self.0.get()
+    }
+}
 
 /// The number of classes of status codes (RFC 9110 section 15).
 pub(crate) const CLASSES: usize = 5;

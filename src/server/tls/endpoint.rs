@@ -12,7 +12,7 @@ use rustls::{AlertDescription, Error};
 
 use super::session::{OVERHEAD, RECORD};
 use crate::server::http::TlsInfo;
-use crate::shared::counters::{Handshake, HANDSHAKES};
+use crate::shared::counters::{Handshake, HandshakeCounts, HANDSHAKES};
 use crate::shared::tls::TlsVersion;
 
 /// The number of records that are sealed before they are sent.
@@ -40,7 +40,7 @@ pub(crate) struct Endpoint {
     /// How many handshakes are in progress, and how many may be.
     handshakes: Cell<usize>,
     handshakes_max: usize,
-    counts: Cell<[u64; HANDSHAKES]>,
+    counts: HandshakeCounts,
     tag: String,
 }
 
@@ -80,7 +80,7 @@ impl Endpoint {
             defers: Cell::new(false),
             handshakes: Cell::new(0),
             handshakes_max,
-            counts: Cell::default(),
+            counts: HandshakeCounts::default(),
             tag,
         }
     }
@@ -123,13 +123,11 @@ impl Endpoint {
     }
 
     pub(crate) fn counts(&self) -> [u64; HANDSHAKES] {
-        self.counts.get()
+        self.counts.all()
     }
 
     fn count(&self, outcome: Handshake) {
-        let mut counts = self.counts.get();
-        counts[outcome as usize] += 1;
-        self.counts.set(counts);
+        self.counts.add(outcome);
     }
 
     pub(super) fn count_done(&self, info: &TlsInfo) {

@@ -106,7 +106,12 @@ const STALLED: Duration = Duration::from_millis(2);
 
 /// Whether a worker is busy with something long.
 pub(crate) fn is_stalled(row: Row<'_>, now: Time) -> bool {
-    row.busy_since().is_some_and(|since| now.since(since) >= STALLED)
+    is_busy_for(row, STALLED, now)
+}
+
+/// Whether a worker has been busy with one turn of its loop for at least this long.
+pub(crate) fn is_busy_for(row: Row<'_>, least: Duration, now: Time) -> bool {
+    row.busy_since().is_some_and(|since| now.since(since) >= least)
 }
 
 /// Whether a client always gets the same worker while that exists, busy or not.

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::exchange::Exchange;
 use super::service::{Adapted, Client};
 use super::socket::{Socket, Version};
-use super::state::{draining, unless, State};
+use super::state::{draining, grace_over, unless, State};
 use super::{BoxError, Call, GRACE};
 use crate::sys::clock;
 
@@ -78,10 +78,7 @@ where
     let service = Adapted::new(service, client.clone(), Arc::clone(&exchange), Arc::clone(&state));
     let mut connection = http1(&state).serve_connection(TokioIo::new(socket), service).with_upgrades();
     let mut leaving = pin!(draining());
-    let mut grace_over = pin!(async {
-        draining().await;
-        sleep(GRACE).await;
-    });
+    let mut grace_over = pin!(grace_over());
     let (mut is_leaving, mut is_shutting_down) = (false, false);
     let is_passed_on = poll_fn(|cx| {
         state.row().busy(clock::now());
@@ -147,21 +144,8 @@ where
         return serve_http2(socket, client, service, state).await;
     }
     let service = Adapted::new(service, client, Arc::new(Exchange::new(true)), Arc::clone(&state));
-    let mut connection = pin!(http1(&state).serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let mut grace_over = pin!(async {
-        draining().await;
-        sleep(GRACE).await;
-    });
-    let mut is_shutting_down = false;
-    let _ = poll_fn(|cx| {
-        state.row().busy(clock::now());
-        if !is_shutting_down && grace_over.as_mut().poll(cx).is_ready() {
-            is_shutting_down = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await;
+    let connection = http1(&state).serve_connection(TokioIo::new(socket), service).with_upgrades();
+    until_end(connection, grace_over(), |connection| connection.graceful_shutdown(), &state).await;
 }
 
 /// Until its end. GOAWAY says which requests were taken, so no connection is passed on, nor does it have to wait.
@@ -174,16 +158,26 @@ where
     let service = Adapted::new(service, client, Arc::default(), Arc::clone(&state));
     let mut builder = http2::Builder::new(Local);
     builder.timer(TokioTimer::new()).max_header_list_size(u32::try_from(state.max_head).unwrap_or(u32::MAX));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let mut leaving = pin!(draining());
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    until_end(connection, draining(), |connection| connection.graceful_shutdown(), &state).await;
+}
+
+/// Serves a connection until its end. Once `leaving` is over, `shut_down` asks it to end.
+async fn until_end<C: Future>(
+    connection: C,
+    leaving: impl Future<Output = ()>,
+    shut_down: impl Fn(Pin<&mut C>),
+    state: &State,
+) {
+    let (mut connection, mut leaving) = (pin!(connection), pin!(leaving));
     let mut is_shutting_down = false;
-    let _ = poll_fn(|cx| {
+    poll_fn(|cx| {
         state.row().busy(clock::now());
         if !is_shutting_down && leaving.as_mut().poll(cx).is_ready() {
             is_shutting_down = true;
-            connection.as_mut().graceful_shutdown();
+            shut_down(connection.as_mut());
         }
-        connection.as_mut().poll(cx)
+        connection.as_mut().poll(cx).map(drop)
     })
     .await;
 }

@@ -8,7 +8,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{watch, Notify};
+use tokio::time::sleep;
 
+use super::GRACE;
 use crate::shared::config::ServerConfig;
 use crate::shared::scoreboard::{OwnRow, RowPage};
 
@@ -42,6 +44,12 @@ fn is_over() -> &'static watch::Sender<bool> {
 pub async fn draining() {
     // The sender is never dropped.
     let _ = is_over().subscribe().wait_for(|is_over| *is_over).await;
+}
+
+/// Waits until clients that have not left by themselves are to be asked to.
+pub(super) async fn grace_over() {
+    draining().await;
+    sleep(GRACE).await;
 }
 
 /// What the connections of a worker share.

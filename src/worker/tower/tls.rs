@@ -1,6 +1,5 @@
 //! TLS before the service (feature `hyper-tls`).
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -10,16 +9,14 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
-use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::Socket;
-use super::state::{draining, unless, State};
-use super::GRACE;
+use super::state::{grace_over, unless, State};
 use crate::server::http::TlsInfo;
 use crate::server::tls::{completed, describe, ended_by, NO_TLS};
-use crate::shared::counters::{Handshake, HANDSHAKES};
+use crate::shared::counters::{Handshake, HandshakeCounts};
 use crate::sys::clock;
 use crate::worker::Worker;
 
@@ -31,7 +28,7 @@ pub(super) struct Endpoint {
     acceptor: TlsAcceptor,
     /// The addresses on which clients expect TLS.
     addresses: Vec<SocketAddr>,
-    counts: Cell<[u64; HANDSHAKES]>,
+    counts: HandshakeCounts,
 }
 
 impl Endpoint {
@@ -41,7 +38,7 @@ impl Endpoint {
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let addresses = worker.tls_addresses().to_vec();
-        Some(Rc::new(Endpoint { acceptor, addresses, counts: Cell::default() }))
+        Some(Rc::new(Endpoint { acceptor, addresses, counts: HandshakeCounts::default() }))
     }
 
     /// Whether connections to this address begin with a handshake.
@@ -63,11 +60,7 @@ impl Endpoint {
             state.row().busy(clock::now());
             accepting.as_mut().poll(cx)
         });
-        let leaving = async {
-            draining().await;
-            sleep(GRACE).await;
-        };
-        match unless(state.within_head_timeout(accepted), leaving).await.flatten() {
+        match unless(state.within_head_timeout(accepted), grace_over()).await.flatten() {
             Some(Err(socket)) => {
                 self.count(Handshake::Plain, state);
                 // It is closed anyway.
@@ -93,10 +86,8 @@ impl Endpoint {
     }
 
     fn count(&self, outcome: Handshake, state: &State) {
-        let mut counts = self.counts.get();
-        counts[outcome as usize] += 1;
-        self.counts.set(counts);
-        state.row().set_handshakes(&counts);
+        self.counts.add(outcome);
+        state.row().set_handshakes(&self.counts.all());
     }
 }
 
