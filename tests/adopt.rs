@@ -18,8 +18,8 @@ use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{Pid, Uid};
-use sources::{directory, is_there, script, server, APPLICATIONS, ASYNCIO, NGINX};
-use support::{binary, children, is_gone, skip, until, Load, Server, BOTH_MODES};
+use sources::{directory, script, server, APPLICATIONS, ASYNCIO, NGINX};
+use support::{binary, children, is_gone, is_there, skip, until, Load, Server, BOTH_MODES};
 
 /// A pool whose workers run this script, without the variables and descriptors that pass the sockets.
 fn exec(options: &[&str], script: &str) -> Command {
@@ -230,7 +230,7 @@ fn programs_that_take_their_sockets_by_number_go_on() {
             ),
         ),
     ] {
-        if !is_there(program, flag) {
+        if !is_there(program, &[flag]) {
             continue;
         }
         let by_number = ASYNCIO.replace("port=int(sys.argv[1])", "sock=taken()").replace(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use support::{binary, fresh_path, skip, Server};
+use support::{binary, fresh_path, is_there, skip, Server};
 
 const README: &str = include_str!("../README.md");
 const SCRIPTS: &str = include_str!("../scripts/README.md");
@@ -140,8 +140,8 @@ fn the_verbs_one_after_the_other() {
 
 #[test]
 fn the_commands_that_measure() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|said| said.status.success()) {
-        return skip("there is no python3");
+    if !is_there("python3", &["--version"]) {
+        return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for line in [commands(README), commands(SCRIPTS)].concat() {

@@ -9,20 +9,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{kill, Signal};
-use support::{binary, connect_unix, fresh_path, run, skip, until, Load, Server, BOTH_MODES};
+use support::{binary, connect_unix, fresh_path, is_there, run, until, Load, Server, BOTH_MODES};
 
 fn exec(options: &[&str], program: &[&str]) -> Command {
     let mut command = binary();
     command.env("FORKPOOL_WORKERS", "2").arg("exec").args(options).arg("--").args(program);
     command
-}
-
-fn is_there(name: &str) -> bool {
-    let is_there = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !is_there {
-        skip(&format!("there is no {name}"));
-    }
-    is_there
 }
 
 /// A script that can be deployed anew.
@@ -70,7 +62,7 @@ def accept():
 
 #[test]
 fn it_is_ready_however_it_waits() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     for (way, wait) in [
@@ -102,7 +94,7 @@ fn it_is_ready_however_it_waits() {
 
 #[test]
 fn a_broken_version_costs_no_old_worker() {
-    if !is_there("node") {
+    if !is_there("node", &["--version"]) {
         return;
     }
     let good = "process.on('SIGTERM', () => server.close());\n\
@@ -131,7 +123,7 @@ fn a_broken_version_costs_no_old_worker() {
 
 #[test]
 fn the_predecessor_serves_until_its_replacement_does() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let app =
@@ -158,7 +150,7 @@ fn the_predecessor_serves_until_its_replacement_does() {
 /// A server with one thread and more connections than it can answer accepts without ever waiting for one.
 #[test]
 fn a_program_whose_queue_never_ends_is_ready_when_it_has_accepted() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let program = format!("{ANSWER}\ns.setblocking(True)\naccept()\n");
@@ -240,7 +232,7 @@ impl Drop for Manager {
 
 #[test]
 fn what_the_pool_says_of_itself_follows_its_programs() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     // A program waits for connections once this file is there, and fails if it says so.
@@ -317,7 +309,7 @@ while True:
 
 #[test]
 fn a_program_is_asked_by_http_whether_it_is_ready() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let go = Deployed::new("ready-http", "");
@@ -357,7 +349,7 @@ fn a_program_is_asked_by_http_whether_it_is_ready() {
 
 #[test]
 fn a_program_that_closes_its_socket_is_replaced() {
-    if !is_there("python3") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let script = format!("{ANSWER}\ns.setblocking(True)\nc, _ = s.accept()\nanswer(c)\ns.close()\ntime.sleep(600)");

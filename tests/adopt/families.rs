@@ -24,7 +24,7 @@ fn an_ipv4_program_gets_no_ipv6_socket() {
 /// Each of its sockets has its own family, as those of redis and of most servers in Python and Go.
 #[test]
 fn a_program_that_binds_both_families_gets_both_sockets() {
-    if !is_there("python3", "--version") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let files = directory("families");
@@ -58,7 +58,7 @@ fn an_address_that_a_program_does_not_bind_is_told_of() {
 /// As it would remove the path when it closes the socket, also that of all others.
 #[test]
 fn a_unix_socket_is_not_given_and_the_last_line_says_so() {
-    if !is_there("python3", "--version") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let path = fresh_path("adopt-unix.sock");

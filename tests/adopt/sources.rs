@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
 
-use super::support::{fresh_path, skip};
+use super::support::{fresh_path, is_there, skip};
 
 const NODE: &str = "
 const server = require('http').createServer((request, response) => {
@@ -79,16 +79,6 @@ pub(super) fn directory(name: &str) -> PathBuf {
     directory
 }
 
-pub(super) fn is_there(program: &str, flag: &str) -> bool {
-    let mut command = Command::new(program);
-    let found = command.arg(flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !found.is_ok_and(|status| status.success()) {
-        skip(&format!("there is no {program}"));
-        return false;
-    }
-    true
-}
-
 /// The path of the C program, which is built once.
 pub(super) fn server() -> Option<&'static str> {
     static BUILT: OnceLock<Option<String>> = OnceLock::new();
@@ -112,32 +102,32 @@ pub(super) fn script(name: &str) -> Option<String> {
     let place = files.display();
     match name {
         "c" => server().map(|path| format!("exec {path} $PORT")),
-        "node" | "node_cluster" if is_there("node", "--version") => {
+        "node" | "node_cluster" if is_there("node", &["--version"]) => {
             write("app.js", if name == "node" { NODE } else { NODE_CLUSTER });
             Some(format!("exec node {place}/app.js $PORT"))
         }
-        "http_server" if is_there("python3", "--version") => {
+        "http_server" if is_there("python3", &["--version"]) => {
             write("index.html", "hello world\n");
             Some(format!("exec python3 -m http.server $PORT -d {place}"))
         }
-        "asyncio" if is_there("python3", "--version") => {
+        "asyncio" if is_there("python3", &["--version"]) => {
             write("app.py", ASYNCIO);
             Some(format!("exec python3 {place}/app.py $PORT"))
         }
-        "uvicorn" | "uvicorn_workers" if is_there("uvicorn", "--version") => {
+        "uvicorn" | "uvicorn_workers" if is_there("uvicorn", &["--version"]) => {
             write("app.py", APPLICATIONS);
             let workers = if name == "uvicorn" { "" } else { "--workers 2" };
             Some(format!("cd {place} && exec uvicorn --port $PORT {workers} app:asgi"))
         }
-        "gunicorn" if is_there("gunicorn", "--version") => {
+        "gunicorn" if is_there("gunicorn", &["--version"]) => {
             write("app.py", APPLICATIONS);
             Some(format!("cd {place} && exec gunicorn --workers 2 --bind 127.0.0.1:$PORT app:wsgi"))
         }
-        "php" if is_there("php", "--version") => {
+        "php" if is_there("php", &["--version"]) => {
             write("index.php", "<?php header('Content-Length: 12'); ?>hello world\n");
             Some(format!("exec php -S 127.0.0.1:$PORT -t {place}"))
         }
-        "go" if is_there("go", "version") => {
+        "go" if is_there("go", &["version"]) => {
             write("main.go", GO);
             let mut build = Command::new("go");
             build.args(["build", "-o", "server", "main.go"]).current_dir(&files).env("GO111MODULE", "off");
@@ -145,14 +135,14 @@ pub(super) fn script(name: &str) -> Option<String> {
             assert!(built.is_ok_and(|status| status.success()), "it cannot be built");
             Some(format!("exec {place}/server $PORT"))
         }
-        "nginx" if is_there("nginx", "-v") => {
+        "nginx" if is_there("nginx", &["-v"]) => {
             write("nginx.conf", NGINX);
             // Each of its processes needs a directory of its own.
             let own = format!("{place}/$FORKPOOL_UNIQUE_ID");
             let conf = format!("sed s/PORT/$PORT/ {place}/nginx.conf > {own}/nginx.conf");
             Some(format!("mkdir -p {own} && {conf} && exec nginx -p {own} -c {own}/nginx.conf"))
         }
-        "redis" if is_there("redis-server", "--version") => {
+        "redis" if is_there("redis-server", &["--version"]) => {
             Some(format!("cd {place} && exec redis-server --port $PORT --save '' --appendonly no"))
         }
         _ => None,

@@ -38,7 +38,7 @@ fn an_upgrade_loses_nothing_of_an_unmodified_program() {
 /// The keepers of the old pool answer until their programs have ended.
 #[test]
 fn programs_of_the_old_pool_may_bind_while_they_finish() {
-    if !is_there("python3", "--version") {
+    if !is_there("python3", &["--version"]) {
         return;
     }
     let files = directory("late");

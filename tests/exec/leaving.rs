@@ -4,7 +4,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::exec;
-use crate::support::{is_gone, skip, until, Load, Server};
+use crate::support::{is_gone, is_there, until, Load, Server};
 
 /// Reads a connection a while after it has accepted it, so that it has always some that it has not read. When it is
 /// told to finish, it ends at once.
@@ -27,8 +27,8 @@ while not told:
 /// Replaces the programs of a pool under load until nothing is lost: a program that the machine does not let run for a
 /// quarter of a second may lose something. `replace` does that once, given the parent, and returns the parent then.
 fn nothing_is_lost(replace: impl Fn(&mut Server, Pid) -> Pid) {
-    if !std::process::Command::new("python3").arg("--version").output().is_ok_and(|said| said.status.success()) {
-        return skip("there is no python3");
+    if !is_there("python3", &["--version"]) {
+        return;
     }
     let mut server = Server::start(exec("2", &[], &["python3", "-c", LAZY]));
     let mut pool = server.pid();

@@ -279,6 +279,16 @@ pub fn ends_with_its_parent_in_time(mut server: Server) {
     until("the worker is gone", || is_gone(worker).then_some(()));
 }
 
+/// Whether a program can be run with these arguments. Says that the test is skipped where it cannot.
+pub fn is_there(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let is_there = output.is_ok_and(|output| output.status.success());
+    if !is_there {
+        skip(&format!("there is no {program}"));
+    }
+    is_there
+}
+
 /// A command, run by a shell that does something first.
 pub fn after(first: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");

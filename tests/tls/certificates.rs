@@ -9,8 +9,7 @@ use nix::unistd::Pid;
 use rustls::version::{TLS12, TLS13};
 
 use crate::browser::{address, admin_address, certificate, file, testbed, Browser, BOTH};
-use crate::programs::is_there;
-use crate::support::{binary, fresh_path, is_gone, run, until};
+use crate::support::{binary, fresh_path, is_gone, is_there, run, until};
 
 #[test]
 fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {

@@ -7,17 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use crate::browser::{address, file, testbed};
-use crate::support::{self, fresh_path, run, Said, Server};
-
-/// Whether a program can be run.
-pub(crate) fn is_there(name: &str, arguments: &[&str]) -> bool {
-    let output = Command::new(name).args(arguments).stdin(Stdio::null()).output();
-    let is_there = output.is_ok_and(|output| output.status.success());
-    if !is_there {
-        support::skip(&format!("there is no {name}"));
-    }
-    is_there
-}
+use crate::support::{fresh_path, is_there, run, Said, Server};
 
 fn curl(address: SocketAddr, arguments: &[&str]) -> Said {
     let mut curl = Command::new("curl");

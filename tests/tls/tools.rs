@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::browser::{address, file, testbed};
-use crate::support::{example, fresh_path, skip, until};
+use crate::support::{example, fresh_path, is_there, skip, until};
 
 type Values = BTreeMap<String, u64>;
 
@@ -83,8 +83,8 @@ fn flood_and_kept_speak_tls_and_raw_tls_answers() {
 /// The first run of the scripts that use them, as short as it can be.
 #[test]
 fn the_scripts_for_tls_run() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|said| said.status.success()) {
-        return skip("there is no python3");
+    if !is_there("python3", &["--version"]) {
+        return;
     }
     let built = example("load").get_program().to_owned();
     let built = std::path::Path::new(&built).ancestors().nth(2).expect("target/debug").to_owned();
