@@ -11,6 +11,8 @@ mod browser;
 mod certificates;
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/files.rs"]
+mod files;
 #[path = "tls/floods.rs"]
 mod floods;
 #[path = "tls/hostile.rs"]

@@ -34,6 +34,7 @@
 //! - `credentials.rs`: the user and group of the workers
 //! - `outlet.rs`: writes logs without blocking, and counts what was lost; `log_writer.rs`: standard error as a log;
 //!   `log_file.rs`: the file of the access log; `log_text.rs`: common texts
+//! - `whole_file.rs`: reads a file that a setting names, and waits for nobody
 //!
 //! # Who trusts whom
 //!
@@ -205,3 +206,4 @@ pub(crate) mod signals;
 pub(crate) mod state;
 pub(crate) mod steer;
 pub(crate) mod tls;
+pub(crate) mod whole_file;

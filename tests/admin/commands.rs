@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use super::{metrics, number, Watched};
 use crate::support::{connect_unix, example, fresh_path, testbed, until, Answer, Server};
 
@@ -68,12 +71,22 @@ fn a_token_that_everybody_can_read_is_refused() {
     ] {
         fs::write(&path, content).expect("a writable directory");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
-        let mut command = example("testbed");
-        command.env("FORKPOOL_ADMIN", "127.0.0.1:0").env("FORKPOOL_ADMIN_TOKEN_FILE", &path);
-        let (status, log) = Server::spawn(command).finish();
-        assert!(!status.success() && log.iter().any(|line| line.contains(problem)), "{log:?}");
+        refuses(&path, problem);
     }
     fs::remove_file(&path).expect("it is there");
+    // Nobody ever writes to it, and the start does not wait for that.
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+    refuses(&path, "it is a pipe; it must be a regular file");
+    fs::remove_file(&path).expect("it is there");
+}
+
+/// Expects a pool not to start with this file as its token.
+#[track_caller]
+fn refuses(path: &Path, problem: &str) {
+    let mut command = example("testbed");
+    command.env("FORKPOOL_ADMIN", "127.0.0.1:0").env("FORKPOOL_ADMIN_TOKEN_FILE", path);
+    let (status, log) = Server::spawn(command).finish();
+    assert!(!status.success() && log.iter().any(|line| line.contains(problem)), "{log:?}");
 }
 
 #[track_caller]

@@ -5,11 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -17,6 +14,7 @@ use super::env_file::{self, Line, FILE_MAX};
 use super::settings::{quoted, settings, Setting};
 use super::{Address, Adopt, Config};
 use crate::error::{Error, Result};
+use crate::shared::whole_file::read_whole;
 
 /// The prefix of the variables that are settings of the pool.
 const OWN: &str = "FORKPOOL_";
@@ -58,7 +56,7 @@ impl Layers {
     /// Reads the file into a configuration; returns the line that has set each setting.
     fn read(&self, path: &Path, config: &mut Config) -> Result<BTreeMap<&'static str, usize>> {
         let shown = path.display();
-        let bytes = read_whole(path).map_err(|source| Error::File {
+        let bytes = read_whole(path, FILE_MAX).map_err(|source| Error::File {
             path: shown.to_string(),
             action: "read variables from",
             source,
@@ -109,17 +107,6 @@ fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
              or variables of its environment"
         )),
     }
-}
-
-/// Reads a file up to the maximum length. Never blocks: pipes are refused.
-fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it must be a regular file, since it is read again at each restart"));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 impl Config {

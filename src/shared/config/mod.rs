@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::shared::whole_file::read_whole;
 
 mod address;
 mod check;
@@ -71,6 +72,9 @@ impl Config {
     /// The sockets of a slot are sent in one message (`SCM_MAX_FD`, unix(7)).
     const ADDRESSES_MAX: usize = 253;
 
+    /// The maximum length of the admin token, with what is around it in its file.
+    const TOKEN_MAX: usize = 4096;
+
     /// Reads the token that lets TCP clients of the admin process give commands.
     ///
     /// # Errors
@@ -85,12 +89,13 @@ impl Config {
             let problem = format!("every user has access to {shown}; restrict it, for example by chmod o= {shown}");
             return Err(Error::config("admin-token-file", problem));
         }
-        let token = fs::read_to_string(path).map_err(unread)?.trim_end().to_owned();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let token = read_whole(path, Config::TOKEN_MAX).map_err(unread)?;
+        let token = token.trim_ascii_end();
+        if token.is_empty() || token.len() > Config::TOKEN_MAX || !token.iter().all(u8::is_ascii_graphic) {
             let problem = format!("{shown} must hold one word of visible ASCII");
             return Err(Error::config("admin-token-file", problem));
         }
-        Ok(Some(token))
+        Ok(Some(String::from_utf8_lossy(token).into_owned()))
     }
 
     /// Reads the certificates and keys, which also shows whether they are right.

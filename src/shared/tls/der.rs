@@ -60,6 +60,16 @@ pub(super) fn read(der: &[u8]) -> Option<CertificateFields<'_>> {
     })
 }
 
+/// Whether these bytes are one value in DER, such as a certificate or a key.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    inside(SEQUENCE, bytes).is_some_and(|(_, rest)| rest.is_empty())
+}
+
+/// Whether this begins as PKCS#12 (RFC 7292 section 4): with the version 3, which neither certificates nor keys have.
+pub(super) fn is_pkcs12(bytes: &[u8]) -> bool {
+    inside(SEQUENCE, bytes).is_some_and(|(content, _)| content.starts_with(&[0x02, 1, 3]))
+}
+
 fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {
     while !extensions.is_empty() {
         let (extension, rest) = inside(SEQUENCE, extensions)?;

@@ -7,7 +7,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ring::digest;
 use rustls::crypto::{ring as provider, CryptoProvider};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
@@ -19,6 +18,7 @@ use zeroize::Zeroizing;
 use super::choice::Choice;
 use super::der;
 use super::files::read;
+use super::pem;
 use super::secrets::Secrets;
 use super::settings::{IdentityConfig, TlsClientAuth, TlsVersion};
 use super::tickets::Tickets;
@@ -179,41 +179,15 @@ impl Certificate {
 
 /// Reads a chain of certificates.
 fn chain(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let shown = file.display().to_string();
     let bytes = read(file, "read the certificate in", setting)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let problem = match chain {
-        Ok(chain) if !chain.is_empty() => return Ok(chain),
-        Ok(_) if bytes.first() == Some(&0x30) => format!(
-            "is DER and must be PEM; convert it with openssl x509 -inform der -in {} -out NEW.pem",
-            file.display()
-        ),
-        Ok(_) if has(&bytes, "PRIVATE KEY-----") => "holds a key and no certificate; are the two files swapped?".into(),
-        Ok(_) => "holds no certificate; it must begin with -----BEGIN CERTIFICATE-----".into(),
-        Err(pem::Error::MissingSectionEnd { .. }) => {
-            "is no valid PEM: the end of a section is missing; get it again".into()
-        }
-        Err(error) => format!("is no valid PEM ({error}); get it again"),
-    };
-    Err(Error::config(setting, format!("{} {problem}", file.display())))
+    pem::certificates(&bytes, &shown).map_err(|problem| Error::config(setting, format!("{shown} {problem}")))
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
+    let shown = file.display().to_string();
     let bytes = Zeroizing::new(read(file, "read the key in", "tls-key")?);
-    let shown = file.display();
-    let problem = match PrivateKeyDer::from_pem_slice(&bytes) {
-        _ if has(&bytes, "BEGIN ENCRYPTED PRIVATE KEY") || has(&bytes, "Proc-Type: 4,ENCRYPTED") => {
-            format!("is encrypted; decrypt it with openssl pkey -in {shown} -out NEW.pem, in a private directory")
-        }
-        Ok(key) => return Ok(key),
-        Err(_) if bytes.first() == Some(&0x30) => {
-            format!("is DER and must be PEM; convert it with openssl pkey -inform der -in {shown} -out NEW.pem")
-        }
-        Err(_) if has(&bytes, "BEGIN CERTIFICATE") => {
-            "holds a certificate and no key; are the two files swapped?".to_owned()
-        }
-        Err(_) => "holds no key; it must contain -----BEGIN PRIVATE KEY-----".to_owned(),
-    };
-    Err(Error::config("tls-key", format!("{shown} {problem}")))
+    pem::private_key(&bytes, &shown).map_err(|problem| Error::config("tls-key", format!("{shown} {problem}")))
 }
 
 /// Who verifies clients.
@@ -238,28 +212,6 @@ fn authorities(
     verifier.build().map_err(|error| problem(&error))
 }
 
-fn has(bytes: &[u8], text: &str) -> bool {
-    memchr::memmem::find(bytes, text.as_bytes()).is_some()
-}
-
 fn date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_cut_off_is_named_with_what_is_missing() {
-        let path = std::env::temp_dir().join(format!("forkpool-cut-{}.pem", std::process::id()));
-        let whole = include_str!("../../../tests/certificates/a.pem");
-        fs::write(&path, &whole[..300]).expect("written");
-        let error = chain("tls-certificate", &path).expect_err("it is cut off").report();
-        fs::remove_file(&path).expect("removed");
-        let says = "is no valid PEM: the end of a section is missing; get it again";
-        assert!(error.contains(says) && error.contains("forkpool-cut-"), "{error}");
-    }
 }

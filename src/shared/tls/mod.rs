@@ -8,7 +8,8 @@
 //!
 //! - `settings.rs`: PURE. What the pool is told; all that is there without the feature `tls`
 //! - `files.rs`: reads the files that settings name
-//! - `keyring.rs`: reads and checks certificates and keys; the configuration for rustls
+//! - `pem.rs`: PURE. Certificates and keys in PEM, and what to do with other files
+//! - `keyring.rs`: checks certificates and keys; the configuration for rustls
 //! - `der.rs`: PURE. The few fields of a certificate that the pool needs: names, issuer, times
 //! - `choice.rs`: which certificate a client gets
 //! - `tickets.rs`: seals and opens tickets; `secrets.rs`: the secrets from which their keys follow, in shared memory
@@ -34,6 +35,8 @@ mod der;
 mod files;
 #[cfg(feature = "tls")]
 mod keyring;
+#[cfg(feature = "tls")]
+mod pem;
 #[cfg(feature = "tls")]
 mod secrets;
 mod settings;
