@@ -194,24 +194,32 @@ impl Acceptor {
         }
     }
 
-    /// Joins the distribution of a shared listener's connections or, if this worker has no space for them, leaves them
-    /// to the other workers. Does not change a listener of this slot: its connections wait.
+    /// Has the kernel wake this worker for new connections, or leave them to others.
+    ///
+    /// A shared listener is watched if this worker has space, and otherwise left to the other workers. A neighbour's is
+    /// not watched while connections are known to wait there: this worker will check them when they are due, and until
+    /// then each further connection would wake it for nothing. This slot's own listener is always watched: its
+    /// connections wait.
     pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
-        let listener = match &self.listener {
-            Listener::Tcp(_) => return,
-            Listener::SharedTcp(listener) => listener.as_fd(),
-            Listener::Unix(listener) => listener.as_fd(),
+        let (listener, is_wanted) = match &self.listener {
+            Listener::Tcp(_) if self.neighbour.is_none() => return,
+            Listener::Tcp(listener) => (listener.as_fd(), !self.has_waiting),
+            Listener::SharedTcp(listener) => (listener.as_fd(), has_room),
+            Listener::Unix(listener) => (listener.as_fd(), has_room),
         };
-        if self.is_offered == has_room {
+        if self.is_offered == is_wanted {
             return;
         }
-        let done = match has_room {
+        let done = match is_wanted {
             true => epoll::watch_exclusively(poll, listener, self.token),
             false => epoll::forget(poll, listener),
         };
         // After a failure nothing has changed, and the next change tries again.
-        if done.is_ok() {
-            self.is_offered = has_room;
+        if done.is_err() {
+            return;
+        }
+        self.is_offered = is_wanted;
+        if self.is_shared() {
             // The kernel may have woken only this worker for what waits already.
             self.has_waiting = has_room || self.has_waiting && self.is_waited_for();
         }
@@ -309,6 +317,37 @@ mod tests {
             assert_eq!((now, looks), (at(taken_at), taken_at / 2), "{stalls} {is_idle_with_fewer}");
         }
         assert!(Acceptor::tcp(StdTcpListener::from(socket())).may_take(at(0), |_| false, |_| true), "its own");
+    }
+
+    #[test]
+    fn a_neighbour_s_queue_wakes_nobody_while_connections_are_known_to_wait_there() {
+        let listener = StdTcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let mut poll = Poll::new().expect("epoll");
+        let is_woken = |poll: &mut Poll| {
+            let mut events = mio::Events::with_capacity(4);
+            poll.poll(&mut events, Some(Duration::ZERO)).expect("epoll");
+            !events.is_empty()
+        };
+        let connect = || std::net::TcpStream::connect(address).expect("it listens");
+        let mut acceptor = Acceptor::neighbour(1, listener.into(), Time::default());
+        acceptor.register(&poll, Token(1)).expect("a socket");
+        acceptor.has_waiting = false;
+        let _first = connect();
+        assert!(is_woken(&mut poll));
+        acceptor.notice(Time::default());
+        acceptor.offer(&poll, true);
+        let _second = connect();
+        assert!(!is_woken(&mut poll), "it will check anyway");
+        acceptor.accept().expect("the first");
+        acceptor.has_waiting = false;
+        acceptor.offer(&poll, true);
+        assert!(is_woken(&mut poll), "the second waits");
+        acceptor.accept().expect("the second");
+        acceptor.offer(&poll, true);
+        assert!(!is_woken(&mut poll));
+        let _third = connect();
+        assert!(is_woken(&mut poll));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! that returns the data as the token.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use mio::{Poll, Token};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -11,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 /// (`EPOLLEXCLUSIVE`): of those that wait, the one that registered first.
 pub(crate) fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
-    inner(poll)?.add(listener, EpollEvent::new(flags, token.0 as u64))?;
+    inner(poll).add(listener, EpollEvent::new(flags, token.0 as u64))?;
     Ok(())
 }
 
@@ -19,7 +20,7 @@ pub(crate) fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) 
 pub(crate) fn watch_once(poll: &Poll, socket: impl AsFd, token: Token) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLONESHOT;
     let mut event = EpollEvent::new(flags, token.0 as u64);
-    let epoll = inner(poll)?;
+    let epoll = inner(poll);
     match epoll.modify(&socket, &mut event) {
         Err(nix::errno::Errno::ENOENT) => Ok(epoll.add(socket, event)?),
         result => Ok(result?),
@@ -28,7 +29,7 @@ pub(crate) fn watch_once(poll: &Poll, socket: impl AsFd, token: Token) -> io::Re
 
 /// Removes a registration.
 pub(crate) fn forget(poll: &Poll, socket: impl AsFd) -> io::Result<()> {
-    Ok(inner(poll)?.delete(socket)?)
+    Ok(inner(poll).delete(socket)?)
 }
 
 /// Reports that a socket has hung up, as a listener does when it is shut down, and nothing else. A new connection does
@@ -61,8 +62,9 @@ impl AsRawFd for Hangups {
     }
 }
 
-/// mio's epoll instance, through another descriptor.
-fn inner(poll: &Poll) -> io::Result<Epoll> {
-    let descriptor: OwnedFd = poll.registry().as_fd().try_clone_to_owned()?;
-    Ok(Epoll(descriptor))
+/// mio's epoll instance.
+fn inner(poll: &Poll) -> ManuallyDrop<Epoll> {
+    // SAFETY: the descriptor is open as long as `poll` is borrowed, which is longer than any caller here keeps this, and
+    // it is not closed twice, since this is never dropped.
+    ManuallyDrop::new(Epoll(unsafe { OwnedFd::from_raw_fd(poll.as_raw_fd()) }))
 }
