@@ -400,10 +400,12 @@ mod tests {
         one.send(b"x").expect("there is room");
         assert!(matches!(receive_whole(other.as_fd(), &mut [0; 8], 1), Ok(WholeMessage::Received(_))));
         let own = format!("Pid:\t{}\n", std::process::id());
-        let infos = std::fs::read_dir("/proc/self/fdinfo").expect("Linux").flatten();
-        let is_left =
-            infos.filter_map(|info| std::fs::read_to_string(info.path()).ok()).any(|info| info.contains(&own));
-        assert!(!is_left, "a descriptor that refers to this process is open");
+        // Another test may have one for a moment; one that was left would stay.
+        let is_left = || {
+            let infos = std::fs::read_dir("/proc/self/fdinfo").expect("Linux").flatten();
+            infos.filter_map(|info| std::fs::read_to_string(info.path()).ok()).any(|info| info.contains(&own))
+        };
+        assert!((0..100).any(|_| !is_left()), "a descriptor that refers to this process is open");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::Bed;
+use super::{until_queued, Bed};
 use crate::server::answer::response::Response;
 use crate::shared::handover::plan::Selection;
 use crate::shared::handover::record::RECORD_MAX;
@@ -84,6 +84,7 @@ fn a_server_that_leaves_passes_all_on_and_the_next_one_serves_them() {
     let mut asking = connect(&listener, REQUEST);
     let mut halfway = connect(&listener, b"GET /b HTTP/1.1\r\nHo");
     let mut silent = connect(&listener, b"");
+    until_queued(&listener, 3);
     let bed = Bed::new();
     bed.serve(vec![listener.try_clone().expect("a descriptor")], |_| {
         bed.parent.hand_over(0, pair.sender()).expect("there is room");
@@ -182,6 +183,7 @@ fn a_server_without_room_gives_those_that_have_asked_a_last_response() {
     send(&pair, &record(1, b"GET /half HTTP/1.1\r\nHo"), &second);
     drop((first, second));
     let mut kept = connect(&listener, REQUEST);
+    until_queued(&listener, 1);
     *bed.handover.borrow_mut() = Some(receiver(&pair));
     bed.serve(vec![listener], |request| {
         if request.path() == "/half" {
@@ -242,6 +244,7 @@ fn a_receiver_that_takes_nothing_delays_the_end_by_less_than_the_drain() {
     let (listener, pair) = (listener(), Pair::new().expect("a pair"));
     socket2::SockRef::from(&pair.sender()).set_send_buffer_size(1).expect("a socket");
     let clients: Vec<TcpStream> = (0..40).map(|_| connect(&listener, b"")).collect();
+    until_queued(&listener, 40);
     let bed = Bed::new();
     bed.parent.hand_over(0, pair.sender()).expect("there is room");
     bed.parent.close();
@@ -278,6 +281,7 @@ fn serve_and_move(bed: &Bed, listener: TcpListener, part: Selection, to: &Pair) 
 fn a_server_moves_as_many_as_it_is_asked_to() {
     let (listener, pair) = (listener(), Pair::new().expect("a pair"));
     let clients: Vec<TcpStream> = (0..8).map(|_| connect(&listener, b"")).collect();
+    until_queued(&listener, 8);
     let bed = Bed::new();
     serve_and_move(&bed, listener, Selection::Any(5), &pair);
     assert_eq!(passed(&pair).len(), 5);

@@ -350,6 +350,8 @@ fn a_thousand_seats_stay_even() {
     let assigned = |seat: usize| bed.note_of_row(seat + 1, bed.layout.assigned).load(Relaxed);
     for _ in 0..3 * SLOTS {
         drop(connect(bed.address(0)));
+        // So that no queue is full, however short they are here.
+        bed.groups[0].iter().flatten().for_each(|listener| drop(listener.accept()));
     }
     assert_eq!((0..SLOTS).map(assigned).sum::<u64>(), 3 * SLOTS as u64);
     let most = (0..SLOTS).map(assigned).max();
