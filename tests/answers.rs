@@ -210,17 +210,23 @@ fn a_broken_stream_that_only_the_connection_delimits_is_reset() {
 
 #[test]
 fn a_drain_waits_for_unfinished_responses() {
-    let mut server = answers(&[]);
-    let mut client = server.connect();
-    client.send("GET /text HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.answer();
-    client.send("GET /deferred?300 HTTP/1.1\r\nHost: a\r\n\r\n");
-    // Behind a second request on another connection, the first has surely been read.
-    server.get("/text");
-    server.signal(Signal::SIGTERM);
-    let answer = client.answer();
-    assert_eq!((answer.text(), answer.closes()), ("made elsewhere\n", true));
-    assert_eq!(server.wait().code(), Some(0));
+    // More each time that the answer has come before the drain has begun.
+    let mut millis = 300;
+    until("a drain begins before the answer comes", || {
+        let mut server = answers(&[("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
+        let mut client = server.connect();
+        client.send("GET /text HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.answer();
+        client.send(format!("GET /deferred?{millis} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // Behind a second request on another connection, the first has surely been read.
+        server.get("/text");
+        server.signal(Signal::SIGTERM);
+        let answer = client.answer();
+        assert_eq!(answer.text(), "made elsewhere\n");
+        assert_eq!(server.wait().code(), Some(0));
+        millis *= 2;
+        answer.closes().then_some(())
+    });
 }
 
 /// A file in which each byte depends on its position.
@@ -418,7 +424,9 @@ fn uploads_go_to_disk_in_constant_memory() {
     client.send("0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().text(), format!("{length} bytes\n"));
     assert_eq!(client.answer().status, 405);
-    assert!(peak() - before < 1024, "{} KiB more", peak() - before);
+    // Each body is 64 MiB. The kernel counts per processor, and so is behind by a little on each of them.
+    let more = peak().saturating_sub(before);
+    assert!(more < 16 * 1024, "{more} KiB more");
     for name in ["length", "chunked"] {
         assert_eq!(std::fs::metadata(directory.join(name)).expect("a file").len(), length as u64);
     }

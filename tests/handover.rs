@@ -218,9 +218,11 @@ fn thousands_of_moves_leave_no_descriptor_and_no_process_behind() {
     }
     until("four workers are left, of the last generation", || (server.workers().len() == 4).then_some(()));
     kept.ask();
-    until(&format!("the parent and the workers have as many descriptors as before: {before:?}"), || {
+    // Each worker gets copies of the three others' sockets soon after it is ready, which may have been after `before`.
+    let most = (before.0, before.1 + 4 * 3);
+    until(&format!("the parent and the workers have no more descriptors than {most:?}"), || {
         let now = (descriptors(server.pid()), of_workers(&server));
-        (now.0 <= before.0 && now.1 <= before.1).then_some(())
+        (now.0 <= most.0 && now.1 <= most.1).then_some(())
     });
     assert_eq!(server.count("killed"), 0);
 }

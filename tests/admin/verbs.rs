@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::sockets::closed_port;
 use crate::support::{
     self, binary, connect_unix, example, fresh_path, is_gone, skip, testbed, until, Load, Said, Server,
 };
@@ -54,7 +55,8 @@ fn the_status_is_a_table_or_an_object() {
 #[test]
 fn where_no_pool_answers_it_says_so() {
     let nowhere = format!("unix:{}", fresh_path("nowhere.admin").display());
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").to_string();
+    let (_kept, closed) = closed_port();
+    let closed = closed.to_string();
     for verb in [&["status"][..], &["top"], &["restart"], &["scale", "2"], &["stop"], &["upgrade"]] {
         for address in [&nowhere, &closed] {
             let said = forkpool(address, verb);

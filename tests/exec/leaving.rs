@@ -24,6 +24,9 @@ while not told:
         client.close()
 ";
 
+/// On a machine that is busy most of them may lose something.
+const TRIES: usize = 30;
+
 /// Replaces the programs of a pool under load until nothing is lost: a program that the machine does not let run for a
 /// quarter of a second may lose something. `replace` does that once, given the parent, and returns the parent then.
 fn nothing_is_lost(replace: impl Fn(&mut Server, Pid) -> Pid) {
@@ -32,7 +35,7 @@ fn nothing_is_lost(replace: impl Fn(&mut Server, Pid) -> Pid) {
     }
     let mut server = Server::start(exec("2", &[], &["python3", "-c", LAZY]));
     let mut pool = server.pid();
-    let lost: Vec<u64> = (0..5)
+    let lost: Vec<u64> = (0..TRIES)
         .map_while(|_| {
             let load = Load::begin(server.port(), &["--connections", "16"]);
             until("it is under load", || (server.get("/").status == 200).then_some(()));
@@ -40,7 +43,7 @@ fn nothing_is_lost(replace: impl Fn(&mut Server, Pid) -> Pid) {
             Some(load.finish().count("lost")).filter(|lost| *lost > 0)
         })
         .collect();
-    assert!(lost.len() < 5, "each time some were lost: {lost:?}");
+    assert!(lost.len() < TRIES, "each time some were lost: {lost:?}");
     kill(pool, Signal::SIGTERM).expect("it runs");
     until("it is gone", || is_gone(pool).then_some(()));
 }

@@ -277,7 +277,7 @@ fn scaling_starts_and_stops_one_worker_at_a_time() {
 
 #[test]
 fn a_worker_scaled_away_takes_no_new_connections() {
-    let mut server = testbed(&[("FORKPOOL_DRAIN_TIMEOUT", "20s")]);
+    let mut server = testbed(&[("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     // Requests in progress in both workers hold the drain of the one that leaves up; idle connections would be passed
     // on.
     let mut kept = Vec::new();

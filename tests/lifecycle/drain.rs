@@ -31,7 +31,7 @@ fn wait_until_closed(server: &mut Server) {
 #[test]
 fn sigterm_and_sigquit_let_requests_finish() {
     for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
         let mut client = begin_slow(&mut server, 1);
         server.signal(signal);
         server.wait_for(&format!("draining: {signal}"));
@@ -233,7 +233,7 @@ fn sigint_stops_at_once() {
 #[test]
 fn a_second_signal_forces() {
     for second in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
         let mut client = begin_slow(&mut server, 600_000);
         client.send("x");
         server.signal(Signal::SIGTERM);
@@ -286,7 +286,7 @@ fn a_forced_stop_of_an_idle_pool_succeeds() {
 
 #[test]
 fn unknown_losses_of_another_server_are_not_shown_as_zero() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("TESTBED", "plain")]);
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1h"), ("TESTBED", "plain")]);
     let mut client = server.connect();
     client.send("GET /wait?/nonexistent/never HTTP/1.1\r\nHost: a\r\n\r\n");
     server.wait_for("serves /wait");

@@ -102,9 +102,13 @@ fn the_new_binary_serves_and_the_old_one_ends() {
 /// A pool that tries new binaries, each of which fails; it has them wait for so long, for one that is not ready.
 #[track_caller]
 fn fails(program: &Program, boot_timeout: &str, tries: &[(&str, &str)]) -> Server {
-    let mut command = program.command();
-    command.env("FORKPOOL_BOOT_TIMEOUT", boot_timeout).env("FORKPOOL_DRAIN_TIMEOUT", "500ms");
-    let mut server = Server::start(command);
+    // Its own workers have no longer. Once more where this machine has not let them become ready.
+    let mut server = until("the first pool is ready in time", || {
+        let mut command = program.command();
+        command.env("FORKPOOL_BOOT_TIMEOUT", boot_timeout).env("FORKPOOL_DRAIN_TIMEOUT", "500ms");
+        let mut server = Server::spawn(command);
+        server.wait_for_any(&["listening on ", "no worker could start"]).contains("listening on ").then_some(server)
+    });
     let (old, workers) = (server.pid(), server.workers());
     for (script, reason) in tries {
         program.install_script(script);
@@ -228,13 +232,17 @@ fn a_new_binary_that_was_stopped_may_still_report_that_it_serves() {
 #[test]
 fn a_stop_during_an_upgrade_ends_both_pools() {
     let program = Program::new("both");
+    let marker = fresh_path("both.marker");
     let mut command = program.command();
-    // Time enough for the new one to become ready meanwhile.
-    command.env("FORKPOOL_LAME_DUCK", "5s").env("TESTBED", "slow-start");
+    // Time enough for the new one to become ready meanwhile, which it does not before the marker is gone.
+    command.env("FORKPOOL_LAME_DUCK", "3s").env("TESTBED", format!("start-after:{}", marker.display()));
     let mut server = Server::start(command);
+    fs::write(&marker, "").expect("a writable directory");
     server.signal(Signal::SIGUSR2);
     server.wait_for("upgrade begun");
     server.signal(Signal::SIGTERM);
+    server.wait_for("lame duck");
+    fs::remove_file(&marker).expect("it is there");
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(0));
     assert!(!log.iter().any(|line| line.contains("upgrade done")), "{log:?}");

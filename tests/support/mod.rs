@@ -24,6 +24,7 @@ use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
@@ -259,6 +260,12 @@ pub fn limit_descriptors(pid: Pid, most: usize) -> bool {
         Err(error) => skip(&format!("no prlimit(1): {error}")),
     }
     status.is_ok()
+}
+
+/// Raises the limit of this process's descriptors as far as it may, for a test with a thousand clients.
+pub fn allow_many_descriptors() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it is allowed");
 }
 
 /// A pool of one worker with a drain time-out of a tenth of a second.

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 /// A socket's local port and its inode: 0 where no process has it.
 pub struct TcpSocket {
@@ -48,4 +50,12 @@ pub fn count_tcp_sockets(pid: Pid, port: u16, state: &str) -> usize {
 /// The port of a process's first listening socket.
 pub fn listening_port(pid: Pid) -> Option<u16> {
     tcp_sockets_of(pid, LISTEN).ok()?.next().map(|socket| socket.port)
+}
+
+/// A port of 127.0.0.1 at which nobody listens. While the socket is kept, no other test gets it.
+pub fn closed_port() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    (socket, address.expect("it is bound"))
 }

@@ -50,7 +50,7 @@ fn a_flood_of_hellos_leaves_others_their_turn() {
     server.wait_for("serves /wait");
     // The flood comes during the first.
     let bytes = hello(&browser);
-    let mut flood: Vec<TcpStream> = (0..200).map(|_| connect(address, &bytes)).collect();
+    let mut flood: Vec<TcpStream> = (0..100).map(|_| connect(address, &bytes)).collect();
     fs::write(&paths[0], "").expect("written");
     server.wait_for("serves /wait");
     // Now it is in the last, some turns later.

@@ -44,11 +44,17 @@ fn load_counts_what_was_lost_and_which_sessions_were_resumed() {
 fn flood_and_kept_speak_tls_and_raw_tls_answers() {
     let mut server = testbed(&[]);
     let address = address(&mut server).to_string();
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-    let mut raw = example("raw_tls").arg(port.to_string()).args([file("a.pem"), file("a.key")]).spawn().expect("built");
-    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).ok();
-    until("raw_tls listens", listens);
+    // Somebody else may take a port that was free a moment ago.
+    let (mut raw, port) = until("raw_tls gets a free port", || {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        let mut raw =
+            example("raw_tls").arg(port.to_string()).args([file("a.pem"), file("a.key")]).spawn().expect("built");
+        let is_up = until("it listens or ends", || match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(_) => Some(true),
+            Err(_) => raw.try_wait().expect("a child").map(|_| false),
+        });
+        is_up.then_some((raw, port))
+    });
     for (address, options, full, resumed) in [
         (&address, "--close --tls", 32, 0),
         (&address, "--close --resume", 8, 24),

@@ -56,7 +56,8 @@ fn is_answered(server: &mut Server, pieces: usize, size: usize, pause: Duration)
     until("a client keeps its pace", || match upload(server, pieces, size, pause) {
         (200, _) => Some(()),
         (status, longest) => {
-            assert!(longest > Duration::from_millis(700), "{status}, and it has paused for {longest:?} at most");
+            // With two such pauses there is hardly more than a piece in a second.
+            assert!(longest > Duration::from_millis(450), "{status}, and it has paused for {longest:?} at most");
             None
         }
     });
@@ -189,7 +190,8 @@ fn reading_from_the_kernel_s_buffer_counts_as_progress() {
         let silent = ask_for_much(&mut server);
         let slow = ask_for_much(&mut server);
         let (total, longest) = read_slowly(&slow);
-        assert!(total >= MUCH || longest > Duration::from_millis(1000), "{total}, and it has paused for {longest:?}");
+        // Its progress may be told only at every third read, and all three must come within the timeout.
+        assert!(total >= MUCH || longest > Duration::from_millis(500), "{total}, and it has paused for {longest:?}");
         (total >= MUCH).then_some(silent)
     });
     // One that takes nothing is closed, and still gets what is on its way: its length tells that this is not all.
