@@ -296,6 +296,85 @@ fn a_handshake_of_which_nothing_comes_delays_no_drain() {
 }
 
 #[test]
+#[cfg(feature = "hyper-tls")]
+fn handshakes_that_wait_for_their_clients_make_room_for_others() {
+    for version in browser::BOTH {
+        let mut command = with_tls(example("towered"), "1");
+        command.envs([("FORKPOOL_TLS_MAX_HANDSHAKES", "4"), ("FORKPOOL_HEAD_TIMEOUT", "1h")]);
+        command.env("FORKPOOL_ADMIN", "127.0.0.1:0");
+        let mut server = Server::spawn(command);
+        let admin = ([127, 0, 0, 1], server.wait_for_admin()).into();
+        let address = browser::address(&mut server);
+        let client = browser::Browser::new(&[version]);
+        let mut kept = client.connect(address);
+        assert_eq!(kept.get("/").status, 200);
+        let bytes = browser::hello(&client);
+        // Nothing, a part of a hello, a whole one, and a client that reads no answer.
+        let stuck: Vec<_> = [0, 7, bytes.len() / 2, bytes.len(), bytes.len(), 0, 1, 3]
+            .map(|len| browser::connect(address, &bytes[..len]))
+            .into();
+        for _ in 0..3 {
+            assert_eq!(client.connect(address).get("/").status, 200);
+        }
+        server.wait_for("has reached its limit at 4 TLS handshakes in progress");
+        until("some have made room", || stuck.iter().any(browser::has_ended).then_some(()));
+        let labels = "worker=\"0\",reason=\"limit\"";
+        let counted = || browser::metric(admin, "forkpool_tls_failures_total", labels);
+        until("they are counted", || (counted()? >= 5).then_some(()));
+        assert_eq!(kept.get("/").status, 200);
+    }
+}
+
+#[test]
+#[cfg(feature = "hyper-tls")]
+fn a_flood_of_hellos_leaves_others_their_turn() {
+    use std::io::Read;
+
+    let mut server = Server::spawn(with_tls(example("towered"), "1"));
+    let address = browser::address(&mut server);
+    let client = browser::Browser::new(&[&rustls::version::TLS13]);
+    let mut kept = client.connect(address);
+    let paths = ["first", "last"].map(|name| support::fresh_path(&format!("tower.flood.{name}")));
+    let [first, last] =
+        paths.each_ref().map(|path| format!("GET /wait?{} HTTP/1.1\r\nHost: x\r\n\r\n", path.display()));
+    kept.send(first + "GET /turns?20 HTTP/1.1\r\nHost: x\r\n\r\n" + &last);
+    server.wait_for("serves /wait");
+    // The flood comes during the first.
+    let bytes = browser::hello(&client);
+    let mut flood: Vec<_> = (0..200).map(|_| browser::connect(address, &bytes)).collect();
+    std::fs::write(&paths[0], "").expect("written");
+    server.wait_for("serves /wait");
+    // Now it is in the last, twenty turns later, each with four steps of handshakes.
+    let answered = flood.iter().filter(|socket| browser::has_answer(socket)).count();
+    assert!((1..150).contains(&answered), "{answered} handshakes came before it");
+    std::fs::write(&paths[1], "").expect("written");
+    for _ in 0..3 {
+        assert_eq!(kept.answer().status, 200);
+    }
+    // All of them get on.
+    for socket in &mut flood {
+        socket.read_exact(&mut [0]).expect("an answer");
+    }
+    paths.iter().for_each(|path| std::fs::remove_file(path).expect("removed"));
+}
+
+#[test]
+#[cfg(feature = "hyper-tls")]
+fn a_handshake_has_the_time_of_a_head_in_a_service_too() {
+    use std::io::Read;
+
+    let mut command = with_tls(example("towered"), "1");
+    command.env("FORKPOOL_HEAD_TIMEOUT", "1s");
+    let mut server = Server::spawn(command);
+    let address = browser::address(&mut server);
+    for bytes in [&b""[..], b"\x16", b"\x16\x03\x01\x40\x00"] {
+        let mut rest = Vec::new();
+        let _ = browser::connect(address, bytes).read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+}
+
+#[test]
 fn a_worker_takes_as_many_connections_as_it_may() {
     let mut server = towered(&[("FORKPOOL_MAX_CONNECTIONS", "2")]);
     let (mut first, mut second) = (server.connect(), server.connect());

@@ -1,6 +1,6 @@
 //! A client of rustls that keeps tickets, and the testbed with HTTPS.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -105,6 +105,38 @@ impl Browser {
         let client = self.try_connect(address, name).expect("a handshake");
         client.stream().conn.peer_certificates().expect("a chain")[0].to_vec()
     }
+}
+
+/// What a client sends first.
+pub(crate) fn hello(browser: &Browser) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut connection = ClientConnection::new(Arc::clone(&browser.0), name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    hello
+}
+
+pub(crate) fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    socket.write_all(bytes).expect("sent");
+    socket
+}
+
+/// Whether the server has answered.
+pub(crate) fn has_answer(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let is_answered = socket.peek(&mut [0]).is_ok();
+    socket.set_nonblocking(false).expect("a socket");
+    is_answered
+}
+
+/// Whether the server has closed a connection on which nothing is to be read.
+pub(crate) fn has_ended(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let peeked = socket.peek(&mut [0; 4096]);
+    socket.set_nonblocking(false).expect("a socket");
+    !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];

@@ -1,40 +1,13 @@
 //! Many handshakes at once.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
-use rustls::ClientConnection;
 
-use crate::browser::{address, admin_address, metric, testbed, Browser, BOTH};
-use crate::support::{fresh_path, until, DEADLINE};
-
-/// What a client sends first.
-fn hello(browser: &Browser) -> Vec<u8> {
-    let name = ServerName::try_from("localhost").expect("a name");
-    let mut connection = ClientConnection::new(Arc::clone(&browser.0), name).expect("a configuration");
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).expect("memory");
-    hello
-}
-
-fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(address).expect("it listens");
-    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
-    socket.write_all(bytes).expect("sent");
-    socket
-}
-
-/// Whether the server has answered.
-fn has_answer(socket: &TcpStream) -> bool {
-    socket.set_nonblocking(true).expect("a socket");
-    let is_answered = socket.peek(&mut [0]).is_ok();
-    socket.set_nonblocking(false).expect("a socket");
-    is_answered
-}
+use crate::browser::{address, admin_address, connect, has_answer, has_ended, hello, metric, testbed, Browser, BOTH};
+use crate::support::{fresh_path, until};
 
 #[test]
 fn a_flood_of_hellos_leaves_others_their_turn() {
@@ -124,12 +97,4 @@ fn parts_of_records_count_towards_the_memory_of_a_worker() {
     }
     until("one is closed", || clients.iter().any(|client| has_ended(&client.stream().sock)).then_some(()));
     assert_eq!(kept.get("/").status, 200);
-}
-
-/// Whether the server has closed a connection on which nothing is to be read.
-fn has_ended(socket: &TcpStream) -> bool {
-    socket.set_nonblocking(true).expect("a socket");
-    let peeked = socket.peek(&mut [0; 4096]);
-    socket.set_nonblocking(false).expect("a socket");
-    !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

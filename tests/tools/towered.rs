@@ -14,6 +14,22 @@ async fn answer(request: Request<Incoming>) -> Result<Response<String>, http::Er
     let peer = request.extensions().get::<std::net::SocketAddr>().map(ToString::to_string);
     let text = match request.uri().path() {
         "/panic" => panic!("as asked"),
+        // On the only thread.
+        "/wait" => {
+            log::info!("serves /wait");
+            let path = request.uri().query().unwrap_or_default();
+            while !std::path::Path::new(path).exists() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            "waited".to_owned()
+        }
+        // After the runtime has looked at the sockets so many times.
+        "/turns" => {
+            for _ in 0..request.uri().query().and_then(|count| count.parse().ok()).unwrap_or(1) {
+                tokio::task::yield_now().await;
+            }
+            "some turns later".to_owned()
+        }
         "/draining" => {
             forkpool::draining().await;
             "it drains".to_owned()

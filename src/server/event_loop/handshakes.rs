@@ -126,15 +126,20 @@ impl Handshakes {
         H: FnMut(&Request<'_>) -> Response,
     {
         let cx = &connections.cx;
-        if is_warning_due(&mut self.warned, cx.clock.now) {
-            warn!(
-                "{} has reached its limit at {} TLS handshakes in progress: it ends those that wait longest for their \
-                 clients to make room; raise tls-max-handshakes if they are wanted",
-                cx.station.tag, cx.station.config.capacity.max_handshakes
-            );
-        }
+        let max = cx.station.config.capacity.max_handshakes;
+        warn_of_limit(&mut self.warned, &cx.station.tag, max, cx.clock.now);
         self.eviction.drop_first();
         connections.table.entries[index].connection.transport.end_handshake();
         connections.close(index);
+    }
+}
+
+/// Logs that handshakes make room for others, if that is due again.
+pub(crate) fn warn_of_limit(warned: &mut Option<Time>, tag: &str, max: usize, now: Time) {
+    if is_warning_due(warned, now) {
+        warn!(
+            "{tag} has reached its limit at {max} TLS handshakes in progress: it ends those that wait longest for their \
+             clients to make room; raise tls-max-handshakes if they are wanted"
+        );
     }
 }

@@ -22,7 +22,7 @@ const RECORDS: usize = 4;
 const READ: usize = 64 * 1024;
 
 /// The number of steps of handshakes in each turn. One takes as long as some hundred requests.
-const STEPS: u32 = 4;
+pub(crate) const STEPS: u32 = 4;
 
 /// How long a client may take for its turn in a handshake before the handshake makes room for another.
 pub(crate) const CLIENT_TURN_MAX: Duration = Duration::from_secs(1);

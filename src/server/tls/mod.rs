@@ -34,7 +34,7 @@ mod stream;
 mod tests;
 
 #[cfg(feature = "hyper-tls")]
-pub(crate) use self::endpoint::{completed, ended_by};
+pub(crate) use self::endpoint::{completed, ended_by, STEPS};
 pub(crate) use self::endpoint::{Endpoint, CLIENT_TURN_MAX};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::session::describe;

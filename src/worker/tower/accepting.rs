@@ -19,6 +19,8 @@ use tower_service::Service;
 #[cfg(feature = "hyper-tls")]
 use super::connection::serve_secured;
 use super::connection::{serve, Leaver};
+#[cfg(feature = "hyper-tls")]
+use super::handshakes::InProgress;
 use super::service::Client;
 use super::socket::{Socket, Stream};
 use super::state::{draining, unless, State};
@@ -113,6 +115,41 @@ enum Greeting {
 }
 
 impl Greeting {
+    /// Waits until no connection waits for a turn of what comes first.
+    async fn calm(&self) {
+        #[cfg(feature = "hyper-tls")]
+        if let Greeting::Tls(endpoint) = self {
+            endpoint.handshakes().calm().await;
+        }
+    }
+
+    /// Waits until one more connection may begin.
+    async fn room(&self, state: &State) {
+        #[cfg(feature = "hyper-tls")]
+        if let Greeting::Tls(endpoint) = self {
+            endpoint.handshakes().room(state).await;
+        }
+        let _ = state;
+    }
+
+    /// One more connection begins.
+    fn begin(&self) -> Begun {
+        match self {
+            Greeting::None => Begun::None,
+            #[cfg(feature = "hyper-tls")]
+            Greeting::Tls(endpoint) => Begun::Tls(Rc::clone(endpoint), endpoint.handshakes().begin()),
+        }
+    }
+}
+
+/// What has begun before the first request.
+enum Begun {
+    None,
+    #[cfg(feature = "hyper-tls")]
+    Tls(Rc<Endpoint>, InProgress),
+}
+
+impl Begun {
     /// Returns a connection that is to be passed on.
     async fn serve<S, B>(
         self,
@@ -126,10 +163,10 @@ impl Greeting {
         B: Body<Error: Into<BoxError>> + 'static,
     {
         match self {
-            Greeting::None => serve(socket, Client { peer, tls: None }, service, state, false).await,
+            Begun::None => serve(socket, Client { peer, tls: None }, service, state, false).await,
             #[cfg(feature = "hyper-tls")]
-            Greeting::Tls(endpoint) => {
-                let (socket, tls) = endpoint.shake_hands(socket, &state).await?;
+            Begun::Tls(endpoint, handshake) => {
+                let (socket, tls) = endpoint.shake_hands(handshake, socket, &state).await?;
                 serve_secured(socket, Client { peer, tls: Some(tls) }, service, state).await;
                 None
             }
@@ -234,7 +271,7 @@ async fn accept<S, B>(
 {
     let start = |(stream, peer, begun): Accepted| {
         let socket = Socket::new(stream, begun, Arc::clone(&state));
-        let served = greeting.clone().serve(socket, peer, service.clone(), Arc::clone(&state));
+        let served = greeting.begin().serve(socket, peer, service.clone(), Arc::clone(&state));
         let leavers = leavers.clone();
         spawn_local(async move {
             // The receiver lives as long as the runtime.
@@ -246,11 +283,16 @@ async fn accept<S, B>(
     loop {
         let next = async {
             state.room().await;
+            greeting.calm().await;
             listener.accept().await
         };
         match unless(next, draining()).await {
             None => break,
-            Some(Ok(accepted)) => start(accepted),
+            Some(Ok(accepted)) => {
+                // A worker that is to finish begins with all that it has accepted.
+                unless(greeting.room(&state), draining()).await;
+                start(accepted);
+            }
             // The client has gone again.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(_)) => tokio::time::sleep(RETRY_DELAY).await,

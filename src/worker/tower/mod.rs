@@ -9,7 +9,7 @@
 //! - `exchange.rs`: whether a connection is between two requests
 //! - `socket.rs`: a client's socket, which counts itself and its bytes
 //! - `service.rs`: the service as hyper calls it
-//! - `tls.rs`: the handshake before it (feature `hyper-tls`)
+//! - `tls.rs`: the handshake before it; `handshakes.rs`: how many there may be at a time (feature `hyper-tls`)
 //!
 //! # Decisions
 //!
@@ -26,6 +26,8 @@
 mod accepting;
 mod connection;
 mod exchange;
+#[cfg(feature = "hyper-tls")]
+mod handshakes;
 mod service;
 mod socket;
 mod state;
@@ -73,7 +75,8 @@ impl Worker {
     ///
     /// With the feature `hyper-tls`, addresses of [`bind_tls`](crate::Builder::bind_tls) speak TLS with the pool's
     /// certificates and session tickets, and offer HTTP/2 and HTTP/1.1 (ALPN). Their requests have a
-    /// [`TlsInfo`](crate::TlsInfo) as an extension.
+    /// [`TlsInfo`](crate::TlsInfo) as an extension. Handshakes are limited by `tls-max-handshakes` and take turns with
+    /// other connections, as in [`serve`](Worker::serve).
     ///
     /// When the worker is to finish, it accepts what waits in its queues, passes its connections on to other workers
     /// between two requests, as [`serve`](Worker::serve) does, and returns when all connections have ended. Connections

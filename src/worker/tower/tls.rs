@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::handshakes::{Handshakes, InProgress};
 use super::socket::Socket;
 use super::state::{grace_over, unless, State};
 use crate::server::http::TlsInfo;
@@ -29,6 +30,7 @@ pub(super) struct Endpoint {
     /// The addresses on which clients expect TLS.
     addresses: Vec<SocketAddr>,
     counts: HandshakeCounts,
+    handshakes: Rc<Handshakes>,
 }
 
 impl Endpoint {
@@ -38,7 +40,8 @@ impl Endpoint {
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let addresses = worker.tls_addresses().to_vec();
-        Some(Rc::new(Endpoint { acceptor, addresses, counts: HandshakeCounts::default() }))
+        let handshakes = Handshakes::new(worker.serving.config().capacity.max_handshakes);
+        Some(Rc::new(Endpoint { acceptor, addresses, counts: HandshakeCounts::default(), handshakes }))
     }
 
     /// Whether connections to this address begin with a handshake.
@@ -46,13 +49,24 @@ impl Endpoint {
         self.addresses.contains(&address)
     }
 
+    pub(super) fn handshakes(&self) -> &Rc<Handshakes> {
+        &self.handshakes
+    }
+
     /// Returns `None` if there is no session: the client has gone, was too slow, or speaks something else.
-    pub(super) async fn shake_hands(&self, mut socket: Socket, state: &State) -> Option<(TlsStream<Socket>, TlsInfo)> {
+    pub(super) async fn shake_hands(
+        &self,
+        handshake: InProgress,
+        mut socket: Socket,
+        state: &State,
+    ) -> Option<(TlsStream<Socket>, TlsInfo)> {
         let mut accepting = pin!(async {
-            match socket.first().await {
+            let first = socket.first().await;
+            handshake.has_begun();
+            match first {
                 Ok(Some(first)) if first.is_ascii_uppercase() => Err(socket),
                 // The handshake notices an end, too.
-                _ => Ok(self.acceptor.accept(socket).await),
+                _ => Ok(handshake.stepwise(self.acceptor.accept(socket)).await),
             }
         });
         // A step takes long, and a client makes only a few: each restarts the time after which the worker hangs.
@@ -60,7 +74,12 @@ impl Endpoint {
             state.row().busy(clock::now());
             accepting.as_mut().poll(cx)
         });
-        match unless(state.within_head_timeout(accepted), grace_over()).await.flatten() {
+        let accepted = unless(state.within_head_timeout(accepted), async {
+            unless(grace_over(), handshake.gives_way()).await;
+        });
+        let accepted = accepted.await.flatten();
+        handshake.end();
+        match accepted {
             Some(Err(socket)) => {
                 self.count(Handshake::Plain, state);
                 // It is closed anyway.
@@ -76,6 +95,10 @@ impl Endpoint {
             Some(Ok(Err(error))) => {
                 log::debug!("{} TLS failed: {error}", state.tag);
                 self.count(outcome(&error), state);
+                None
+            }
+            None if handshake.has_given_way() => {
+                self.count(Handshake::Crowded, state);
                 None
             }
             None => {
