@@ -5,11 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 
-use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use crate::support::{testbed_command, Client, Server, DEADLINE};
 
@@ -47,6 +51,46 @@ pub(crate) type Tls = Client<StreamOwned<ClientConnection, TcpStream>>;
 /// A client that keeps tickets.
 pub(crate) struct Browser(pub(crate) Arc<ClientConfig>);
 
+/// Tickets that are offered whatever the name of the server is, so that it has to refuse those for another name.
+#[derive(Debug)]
+struct Tickets(ClientSessionMemoryCache);
+
+impl Tickets {
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("any.example").expect("a name")
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(name, group);
+    }
+
+    fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(name)
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(Tickets::name(), value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&Tickets::name())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&Tickets::name());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(Tickets::name(), value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&Tickets::name())
+    }
+}
+
 impl Browser {
     pub(crate) fn new(versions: &[&'static SupportedProtocolVersion]) -> Browser {
         Browser::with(versions, None)
@@ -67,7 +111,7 @@ impl Browser {
             }
             None => config.with_no_client_auth(),
         };
-        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(64)));
+        config.resumption = Resumption::store(Arc::new(Tickets(ClientSessionMemoryCache::new(64))));
         Browser(Arc::new(config))
     }
 

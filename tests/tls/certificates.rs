@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use rustls::version::{TLS12, TLS13};
 
 use crate::browser::{address, admin_address, certificate, file, testbed, Browser, BOTH};
-use crate::support::{binary, fresh_path, is_gone, is_there, run, until};
+use crate::support::{binary, fresh_path, is_gone, is_there, run, until, Load};
 
 #[test]
 fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
@@ -79,6 +79,47 @@ fn certificates_are_read_again_at_a_restart_and_those_that_do_not_fit_abort_it()
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");
     until("the first certificate is shown again", || (shown(address) == certificate("a.pem")).then_some(()));
+    fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[test]
+fn certificates_change_under_load_without_loss() {
+    let directory = fresh_path("tls.volume");
+    fs::create_dir(&directory).expect("a directory");
+    // As Kubernetes lays a volume out: one link changes, and with it all files.
+    let publish = |version: usize, pair: &str| {
+        let data = format!("..{version}");
+        fs::create_dir(directory.join(&data)).expect("a directory");
+        for (name, end) in [("tls.crt", "pem"), ("tls.key", "key")] {
+            fs::copy(file(&format!("{pair}.{end}")), directory.join(&data).join(name)).expect("copied");
+        }
+        symlink(&data, directory.join("..data_tmp")).expect("a link");
+        fs::rename(directory.join("..data_tmp"), directory.join("..data")).expect("the same directory");
+    };
+    publish(0, "a");
+    let [c, k] = ["tls.crt", "tls.key"].map(|name| {
+        symlink(format!("..data/{name}"), directory.join(name)).expect("a link");
+        directory.join(name).to_str().expect("text").to_owned()
+    });
+    let mut server = testbed(&[("FORKPOOL_TLS_CERTIFICATE", &c), ("FORKPOOL_TLS_KEY", &k)]);
+    let address = address(&mut server);
+    let loads = [&["--tls"][..], &["--tls", "--keep-alive"], &["--resume", "--tls12"]]
+        .map(|options| Load::begin(address.port(), &[&["--connections", "4"][..], options].concat()));
+    for version in 1..=10 {
+        let pair = ["a", "renewed"][version % 2];
+        publish(version, pair);
+        fs::remove_dir_all(directory.join(format!("..{}", version - 1))).expect("removed");
+        let old = server.workers();
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        until("the old workers are gone", || old.iter().all(|worker| is_gone(*worker)).then_some(()));
+        let shown = Browser::new(&[&TLS13]).shown(address, "localhost");
+        assert!(shown == certificate(&format!("{pair}.pem")), "version {version}");
+    }
+    for load in loads {
+        load.finish().nothing_lost();
+    }
+    assert_eq!(server.count("aborted") + server.count("killed"), 0);
     fs::remove_dir_all(&directory).expect("removed");
 }
 

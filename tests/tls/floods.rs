@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::unistd::Pid;
 use rustls::version::TLS13;
 
 use crate::browser::{address, admin_address, connect, has_answer, has_ended, hello, metric, testbed, Browser, BOTH};
-use crate::support::{fresh_path, until};
+use crate::support::{fresh_path, skip, until};
 
 #[test]
 fn a_flood_of_hellos_leaves_others_their_turn() {
@@ -97,4 +99,53 @@ fn parts_of_records_count_towards_the_memory_of_a_worker() {
     }
     until("one is closed", || clients.iter().any(|client| has_ended(&client.stream().sock)).then_some(()));
     assert_eq!(kept.get("/").status, 200);
+}
+
+/// Of half of them a part of a hello comes, and of the others nothing.
+#[test]
+fn ten_thousand_handshakes_that_stop_take_bounded_memory_and_leave_others_their_answers() {
+    const ALL: usize = 10_000;
+    const MOST: usize = 500;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    if hard < ALL as u64 + 1000 {
+        return skip("fewer descriptors than clients");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it may be raised");
+    let mut server = testbed(&[("FORKPOOL_TLS_MAX_HANDSHAKES", &MOST.to_string()), ("FORKPOOL_HEAD_TIMEOUT", "1h")]);
+    let address = address(&mut server);
+    let workers = server.workers();
+    let resident = |worker: Pid| -> usize {
+        let status = fs::read_to_string(format!("/proc/{worker}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    let open = |worker: Pid| fs::read_dir(format!("/proc/{worker}/fd")).expect("it runs").count();
+    let browser = Browser::new(&[&TLS13]);
+    let mut kept: Vec<_> = (0..8).map(|_| browser.connect(address)).collect();
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+    let before: Vec<_> = workers.iter().map(|worker| (resident(*worker), open(*worker))).collect();
+    let bytes = hello(&browser);
+    let half = &bytes[..bytes.len() / 2];
+    let mut flood = Vec::with_capacity(ALL);
+    for index in 0..ALL {
+        flood.push(connect(address, if index % 2 == 0 { b"" } else { half }));
+        if index % 100 == 0 {
+            kept.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+            for (worker, (_, others)) in workers.iter().zip(&before) {
+                // The listeners' queues hold the rest. A connection may be accepted just before one is closed.
+                let open = open(*worker);
+                assert!(open <= others + MOST + 16, "{open}, and {others} before");
+            }
+        }
+    }
+    // Somebody who means it gets through.
+    assert_eq!(browser.connect(address).get("/").status, 200);
+    for (worker, (before, _)) in workers.iter().zip(&before) {
+        let grown = resident(*worker).saturating_sub(*before);
+        assert!(grown < MOST * 64, "{grown} kB for {MOST} handshakes");
+    }
+    assert_eq!(server.workers(), workers, "none was replaced");
+    drop(flood);
+    assert!(browser.visit(address));
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
 }

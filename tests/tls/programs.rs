@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use crate::browser::{address, file, testbed};
-use crate::support::{fresh_path, is_there, run, Said, Server};
+use crate::support::{binary, fresh_path, is_there, run, Said, Server};
 
 fn curl(address: SocketAddr, arguments: &[&str]) -> Said {
     let mut curl = Command::new("curl");
@@ -325,4 +325,40 @@ fn chromium_opens_a_page() {
     assert!(said.code == 0 && said.out.contains("Hello, World!"), "{said:?}");
     // It may still write there as it ends.
     let _ = fs::remove_dir_all(&profile);
+}
+
+#[test]
+fn sslyze_finds_no_fault() {
+    if !is_there("sslyze", &["--help"]) {
+        return;
+    }
+    let mut command = binary();
+    command.env_remove("FORKPOOL_LISTEN").args(["--workers", "2", "--tls-listen", "127.0.0.1:0", "--root"]);
+    command.arg(env!("CARGO_MANIFEST_DIR")).args(["--tls-certificate", &file("a.pem"), "--tls-key", &file("a.key")]);
+    let mut server = Server::start(command);
+    let address = address(&mut server);
+    let said = run(Command::new("sslyze").args(["--mozilla_config=intermediate", &address.to_string()]));
+    for found in [
+        "Compression disabled",
+        "Not vulnerable to OpenSSL CCS injection",
+        "TLS_FALLBACK_SCSV:                 OK - Supported",
+        "Not vulnerable to Heartbleed",
+        "Not vulnerable, RSA cipher suites not supported",
+        "Client Renegotiation DoS Attack:   OK - Not vulnerable",
+        "Secure Renegotiation:              OK - Supported",
+        "Forward Secrecy                    OK - Supported",
+        "Legacy RC4 Algorithm               OK - Not Supported",
+        "Received Chain Order:              OK - Order is valid",
+    ] {
+        assert!(said.out.contains(found), "{found}: {said:?}");
+    }
+    // It is the tests' own authority that nobody trusts, and its certificate that is valid for long.
+    let faults = said.out.split_once("FAILED - Not compliant.").map_or("", |(_, faults)| faults);
+    let allowed = ["certificate_path_validation", "maximum_certificate_lifespan"];
+    let faults = faults.lines().filter(|line| line.trim_start().starts_with("* "));
+    let faults: Vec<_> = faults.filter(|line| !allowed.iter().any(|it| line.contains(it))).collect();
+    assert!(said.out.contains("COMPLIANCE AGAINST TLS CONFIGURATION") && faults.is_empty(), "{faults:?}: {said:?}");
+    // The server is as it was.
+    assert_eq!(server.workers().len(), 2);
+    assert_eq!(server.count("panicked") + server.count("killed"), 0);
 }

@@ -130,6 +130,73 @@ fn hosts_with_the_same_secret_resume_each_other_s_sessions_and_others_do_not() {
 }
 
 #[test]
+fn a_restart_that_changes_whom_clients_trust_ends_sessions_and_a_renewed_certificate_does_not() {
+    let directory = fresh_path("tls.trust");
+    fs::create_dir(&directory).expect("a directory");
+    let [own, key, ca] = ["own", "key", "ca"].map(|name| directory.join(name));
+    let lay = |certificate: &str, authority: &str| {
+        for (path, name) in
+            [(&own, format!("{certificate}.pem")), (&key, format!("{certificate}.key")), (&ca, authority.to_owned())]
+        {
+            fs::copy(file(&name), path).expect("copied");
+        }
+    };
+    lay("a", "ca.pem");
+    let variables = [("CERTIFICATE", &own), ("KEY", &key), ("CLIENT_CA", &ca)]
+        .map(|(name, path)| (format!("FORKPOOL_TLS_{name}"), path.to_str().expect("text").to_owned()));
+    let mut command = testbed_with_tls(&[("FORKPOOL_TLS_CLIENT_AUTH", "optional")]);
+    command.envs(variables);
+    let mut server = Server::start(command);
+    let address = address(&mut server);
+    let browsers = BOTH.map(|version| Browser::new(&[version]));
+    browsers.iter().for_each(|browser| assert!(!browser.visit(address) && browser.visit(address)));
+    for (certificate, authority, resumes) in [
+        ("renewed", "ca.pem", true),
+        ("a", "ca.pem", true),
+        ("a", "other-ca.pem", false),
+        ("renewed", "other-ca.pem", true),
+        // Another name.
+        ("b", "other-ca.pem", false),
+    ] {
+        lay(certificate, authority);
+        let old = server.workers();
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        // Until then they accept.
+        until("the old workers are gone", || old.iter().all(|worker| is_gone(*worker)).then_some(()));
+        for browser in &browsers {
+            let name = if certificate == "b" { "b.example" } else { "localhost" };
+            let visit = || {
+                let mut client = browser.try_connect(address, name).expect("a handshake");
+                assert_eq!(client.get("/").status, 200);
+                client.stream().conn.handshake_kind() == Some(HandshakeKind::Resumed)
+            };
+            assert_eq!(visit(), resumes, "{certificate} {authority}");
+            assert!(visit(), "the next one does");
+        }
+    }
+    fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[test]
+fn a_ticket_is_for_the_name_that_it_was_given_for() {
+    let pair = |end: &str| format!("{},{}", file(&format!("a.{end}")), file(&format!("b.{end}")));
+    let mut server = testbed(&[("FORKPOOL_TLS_CERTIFICATE", &pair("pem")), ("FORKPOOL_TLS_KEY", &pair("key"))]);
+    let address = address(&mut server);
+    for version in BOTH {
+        let browser = Browser::new(&[version]);
+        let mut last = "";
+        for name in ["localhost", "localhost", "b.example", "b.example", "x.a.example", "localhost"] {
+            let mut client = browser.try_connect(address, name).expect("a handshake");
+            assert_eq!(client.get("/").status, 200);
+            let is_resumed = client.stream().conn.handshake_kind() == Some(HandshakeKind::Resumed);
+            assert_eq!(is_resumed, name == last, "{version:?}: {last}, then {name}");
+            last = name;
+        }
+    }
+}
+
+#[test]
 fn connections_stay_with_their_worker_and_end_cleanly_when_it_leaves() {
     let mut server = testbed(&[("FORKPOOL_DRAIN_SPREAD", "1s")]);
     let address = address(&mut server);
