@@ -287,6 +287,14 @@ fn processes_have_titles_while_the_pool_runs() {
 }
 
 #[test]
+fn the_heap_of_a_process_that_goes_on_is_as_the_pool_has_left_it() {
+    let mut server = testbed(&[("TESTBED", "heap")]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("the heap is sound");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn processes_keep_their_command_line_without_titles() {
     let server = testbed(&[("FORKPOOL_PROCESS_TITLES", "no")]);
     let parent = shown(server.pid());

@@ -13,10 +13,12 @@ use std::path::Path;
 
 use nix::sys::prctl;
 
+use super::process::threads;
+
 /// The length of a thread's name, which `top` shows, without its terminating zero.
 const NAME_MAX: usize = 15;
 
-/// The title of a process. The command line is restored when this is dropped.
+/// The title of a process. The command line is restored when this is dropped, if the process has one thread then.
 #[derive(Debug)]
 pub(crate) struct Title {
     before: Map,
@@ -49,8 +51,10 @@ impl Title {
 
 impl Drop for Title {
     fn drop(&mut self) {
+        // Another thread could move the end of the heap meanwhile.
+        let is_restored = threads() == Some(1) && self.before.apply().is_ok();
         // The memory must not be freed while the kernel shows it.
-        if self.before.apply().is_err() {
+        if !is_restored {
             mem::forget(mem::take(&mut self._text));
         }
     }
@@ -119,7 +123,8 @@ impl Map {
             start_data: field(45)?,
             end_data: field(46)?,
             start_brk: field(47)?,
-            brk: program_break()?,
+            // As it is when this is applied.
+            brk: 0,
             arg_start: field(48)?,
             arg_end: field(49)?,
             env_start: field(50)?,
@@ -131,10 +136,13 @@ impl Map {
         })
     }
 
+    /// Sets what the kernel knows, but for the end of the heap. That may have moved since the rest was read, and malloc
+    /// relies on it.
     fn apply(&self) -> io::Result<()> {
-        let (map, size) = (std::ptr::from_ref(self), size_of::<Map>());
-        // SAFETY: the kernel reads the structure and checks it. Everything in it is as it was, except where the
-        // arguments are, which nothing but /proc depends on.
+        let map = Map { brk: program_break()?, ..*self };
+        let (map, size) = (std::ptr::from_ref(&map), size_of::<Map>());
+        // SAFETY: the kernel reads the structure and checks it. Everything in it is as it is, since nothing has allocated
+        // after the end of the heap was read, except where the arguments are, which nothing but /proc depends on.
         match unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, map, size, 0) } {
             0 => Ok(()),
             _ => Err(Error::last_os_error()),
@@ -142,7 +150,7 @@ impl Map {
     }
 }
 
-/// The end of the heap. The process has one thread, so that nobody moves it before [`Map::apply`].
+/// The end of the heap.
 fn program_break() -> io::Result<u64> {
     // SAFETY: an invalid address changes nothing, and the kernel returns the current one (brk(2)).
     let end = unsafe { libc::syscall(libc::SYS_brk, 0) };

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{BodyWriter, Error, Event, Exit, Handle, Meter, Pool, Request, Respawn, Responder, Response, Worker};
+use forkpool::{
+    BodyWriter, Builder, Error, Event, Exit, Handle, Meter, Pool, Request, Respawn, Responder, Response, Worker,
+};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -48,6 +50,7 @@ fn run() -> forkpool::Result<()> {
     }
     let result = match fixture().as_deref() {
         Some("hook" | "exit") => pool.on_event(hook).run(serve),
+        Some("heap") => return over_a_grown_heap(pool),
         Some("policy") => pool.on_event(hook).on_exit(policy).run(serve),
         _ => pool.run(serve),
     };
@@ -60,6 +63,19 @@ fn run() -> forkpool::Result<()> {
     if let Some(mut child) = child {
         println!("own child: {}", child.wait().expect("the pool has not reaped it"));
     }
+    result
+}
+
+/// The heap grows by more than the C library keeps while the pool runs, and shrinks when it is over.
+fn over_a_grown_heap(pool: Builder) -> forkpool::Result<()> {
+    let held: Rc<RefCell<Vec<Vec<u8>>>> = Rc::default();
+    let holder = Rc::clone(&held);
+    let result = pool.on_event(move |_, _| holder.borrow_mut().extend((0..4096).map(|_| vec![1; 1024]))).run(serve);
+    drop(held);
+    let again: Vec<_> = (0..4096).map(|_| vec![2_u8; 1024]).collect();
+    assert!(again.iter().all(|block| block.iter().all(|byte| *byte == 2)));
+    drop(again);
+    say!("the heap is sound");
     result
 }
 
