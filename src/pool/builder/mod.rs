@@ -160,6 +160,8 @@ impl Builder {
     pub fn check(&self) -> Result<String> {
         let config = self.resolved()?;
         keeper::check(config.program.adopt)?;
+        #[cfg(feature = "tls")]
+        crate::shared::tls::check_secret(&config.listening.tls.tickets)?;
         let tcp = config.listening.addresses.iter().map(Address::to_string);
         let tcp = tcp.chain(config.listening.tls.addresses.iter().map(|address| format!("https://{address}")));
         let udp = config.listening.udp.iter().map(|address| format!("udp:{address}"));

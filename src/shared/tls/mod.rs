@@ -50,6 +50,6 @@ pub(crate) use self::keyring::server_config_for;
 #[cfg(feature = "tls")]
 pub(crate) use self::keyring::Keyring;
 #[cfg(feature = "tls")]
-pub(crate) use self::secrets::{SecretBoard, Secrets};
+pub(crate) use self::secrets::{check_secret, SecretBoard, Secrets};
 pub(crate) use self::settings::{IdentityConfig, TicketConfig};
 pub use self::settings::{TlsClientAuth, TlsVersion};

@@ -276,6 +276,15 @@ fn read_all(file: BorrowedFd<'_>, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Checks the file that a configuration names, which is otherwise read at the start.
+///
+/// # Errors
+///
+/// If the file cannot be used.
+pub(crate) fn check_secret(config: &TicketConfig) -> Result<()> {
+    config.secret.as_deref().map_or(Ok(()), |path| read_secret(path).map(drop))
+}
+
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let shown = path.display().to_string();
     let bytes = Zeroizing::new(read(path, "read the secret of session tickets in", "tls-ticket-secret")?);

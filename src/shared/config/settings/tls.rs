@@ -28,9 +28,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-certificate",
         "FILE",
         at!(listening.tls.identity.certificates, FilePaths),
-        "Certificate chain in PEM, the server's own first. The parent reads it with its own rights at the start and at \
-         each restart. May be given several times, each time with --tls-key: a client gets the first that is for the \
-         name it asks for, or else the very first",
+        "Certificate chain in PEM, the server's own first, such as certbot's fullchain.pem. The parent reads it \
+         with its own rights at the start and at each restart. May be given several times, each time with --tls-key: a \
+         client gets the first that is for the name it asks for, or else the very first",
     )
     .list(',')
     .of_the_server(),
@@ -39,7 +39,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-key",
         "FILE",
         at!(listening.tls.identity.keys, FilePaths),
-        "Private key in PEM, not encrypted, of the --tls-certificate in the same position. May be given several times",
+        "Private key in PEM, not encrypted, such as certbot's privkey.pem, of the --tls-certificate in the same \
+         position. May be given several times",
     )
     .list(',')
     .of_the_server(),
