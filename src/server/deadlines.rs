@@ -73,4 +73,65 @@ mod tests {
         assert_eq!(due, [INDEX_MAX - 1, 3]);
         assert_eq!(deadlines.next(), Some(Time::from_millis(30)));
     }
+
+    /// A connection as the loop keeps it: its deadline, and when its alarm goes off.
+    #[derive(Clone, Copy)]
+    struct Open {
+        deadline: Time,
+        armed: Time,
+    }
+
+    /// What the loop does after a step.
+    fn arm(deadlines: &mut Deadlines, index: usize, open: &mut Open) {
+        if open.deadline < open.armed {
+            open.armed = open.deadline;
+            deadlines.push(Alarm { due: open.armed, index });
+        }
+    }
+
+    #[test]
+    fn however_deadlines_move_each_is_met_and_none_early() {
+        for seed in 1..=50_u64 {
+            let mut state = seed;
+            let mut below = |bound: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % bound
+            };
+            let (mut deadlines, mut places, mut now) = (Deadlines::default(), [None::<Open>; 40], 1_000);
+            for _ in 0..5_000 {
+                let index = below(places.len() as u64) as usize;
+                let deadline = Time::from_millis(now + [1, 100, 10_000][below(3) as usize] + below(50));
+                match (&mut places[index], below(8)) {
+                    // It ends; its alarm stays.
+                    (place @ Some(_), 0) => *place = None,
+                    (Some(open), 1) => open.deadline = Time::NEVER,
+                    (Some(open), _) => {
+                        open.deadline = deadline;
+                        arm(&mut deadlines, index, open);
+                    }
+                    // Perhaps in a place for which an alarm is left.
+                    (place @ None, _) => {
+                        arm(&mut deadlines, index, place.insert(Open { deadline, armed: Time::NEVER }));
+                    }
+                }
+                now += below(30);
+                let at = Time::from_millis(now);
+                while let Some(alarm) = deadlines.pop_due(at) {
+                    let Some(open) = places[alarm.index].as_mut().filter(|open| open.armed == alarm.due) else {
+                        continue;
+                    };
+                    open.armed = Time::NEVER;
+                    match open.deadline <= at {
+                        true => places[alarm.index] = None,
+                        false => arm(&mut deadlines, alarm.index, open),
+                    }
+                }
+                for open in places.iter().flatten() {
+                    assert!(open.deadline > at, "a deadline was missed, seed {seed}");
+                    assert!(open.deadline == Time::NEVER || open.armed <= open.deadline, "no alarm, seed {seed}");
+                }
+                assert!(deadlines.next().is_none_or(|next| next > at));
+            }
+        }
+    }
 }

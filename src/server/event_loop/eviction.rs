@@ -164,4 +164,27 @@ mod tests {
         eviction.note([young].into_iter(), 60, NOW);
         assert_eq!(eviction.due(), NOW + Duration::from_millis(2), "as soon as that one has been idle for long enough");
     }
+
+    #[test]
+    fn of_any_connections_the_candidates_are_the_first_in_order() {
+        for seed in 1..=200_u64 {
+            let mut state = seed;
+            let mut below = |bound: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % bound
+            };
+            let (count, spread) = (below(3 * CANDIDATES as u64) as usize, 1 + below(40));
+            let all: Vec<Idle> =
+                (0..count).map(|index| idle(below(3) == 0, NOW.as_millis() - below(spread), index)).collect();
+            let mut eviction = Eviction::default();
+            eviction.note(all.iter().copied(), count, NOW);
+            let (mut ripe, young): (Vec<Idle>, Vec<Idle>) = all.iter().partition(|idle| idle.since + IDLE_MIN <= NOW);
+            ripe.sort_unstable();
+            let expected: Vec<usize> = ripe.iter().take(CANDIDATES).map(|idle| idle.index).collect();
+            let next = young.iter().map(|idle| idle.since + IDLE_MIN).min();
+            assert!(next.is_none_or(|next| eviction.due() <= next), "it may go then, seed {seed}");
+            assert_eq!(eviction.is_due(NOW), !expected.is_empty(), "seed {seed}");
+            assert_eq!(order(&mut eviction), expected, "seed {seed}");
+        }
+    }
 }

@@ -283,4 +283,46 @@ mod tests {
         }
         assert_eq!(without.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
     }
+
+    #[test]
+    fn whoever_is_away_nobody_gets_a_connection_who_may_not_and_no_other_client_moves() {
+        for seed in 1..=40_u64 {
+            let mut state = seed;
+            let mut below = |bound: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 33) % bound) as usize
+            };
+            let count = 1 + below([4, 64, SEATS_MAX as u64][seed as usize % 3]);
+            let cpus: Vec<usize> = (0..count).map(|_| below(16)).collect();
+            let percent = [5, 50, 95][below(3)];
+            let allowed: Vec<usize> = (0..count).filter(|_| below(100) < percent).collect();
+            let everybody: Vec<usize> = (0..count).collect();
+            let at = |list: &[usize], key: Key<'_>| {
+                let program = program(&seats(list), key);
+                assert!(program.len() <= 4096, "the kernel takes no more, seed {seed}");
+                program
+            };
+            let by_client = Key::Client { seats: count };
+            let [random, cpu, client, home] = [
+                at(&allowed, Key::Random),
+                at(&allowed, Key::Cpu(&cpus)),
+                at(&allowed, by_client),
+                at(&everybody, by_client),
+            ];
+            for _ in 0..500 {
+                let mut ip = V4;
+                ip[12..16].copy_from_slice(&(below(1 << 31) as u32).to_be_bytes());
+                let packet = Packet { random: below(1 << 31) as u32, cpu: below(20) as u32, ip: &ip };
+                let picked = [&random, &cpu, &client].map(|program| run(program, packet));
+                if allowed.is_empty() {
+                    continue;
+                }
+                assert!(picked.iter().all(|seat| allowed.contains(seat)), "{picked:?} of {allowed:?}, seed {seed}");
+                let own = run(&home, packet);
+                assert!(!allowed.contains(&own) || picked[2] == own, "a client has moved, seed {seed}");
+                let on_cpu: Vec<&usize> = allowed.iter().filter(|seat| cpus[**seat] == packet.cpu as usize).collect();
+                assert!(on_cpu.is_empty() || on_cpu.contains(&&picked[1]), "another processor's, seed {seed}");
+            }
+        }
+    }
 }
