@@ -152,7 +152,6 @@ fn a_bad_request_is_answered_even_while_its_client_still_sends() {
 
 #[test]
 fn a_thousand_connections_are_served_at_once() {
-    support::allow_many_descriptors();
     let mut server = testbed(&[]);
     let mut clients: Vec<_> = (0..1000).map(|_| server.connect()).collect();
     for _ in 0..2 {

@@ -76,7 +76,6 @@ fn besiege<T>(port: u16, request: &str, during: impl FnOnce() -> T) -> T {
 
 #[test]
 fn idle_clients_do_not_keep_probes_out() {
-    support::allow_many_descriptors();
     let watched = Watched::start(&[]);
     for request in [
         "",

@@ -69,6 +69,8 @@ pub fn testbed_command(variables: &[(&str, &str)]) -> Command {
 
 /// Without the variables that would configure it, on a free port.
 fn clean(mut command: Command) -> Command {
+    static MANY: Once = Once::new();
+    MANY.call_once(allow_many_descriptors);
     for (name, _) in std::env::vars() {
         let others = ["PORT", "WEB_CONCURRENCY", "CLUSTER_WORKERS", "RUST_LOG", "RUST_BACKTRACE", "TESTBED"];
         if name.starts_with("FORKPOOL_") || others.contains(&name.as_str()) {
@@ -262,8 +264,9 @@ pub fn limit_descriptors(pid: Pid, most: usize) -> bool {
     status.is_ok()
 }
 
-/// Raises the limit of this process's descriptors as far as it may, for a test with a thousand clients.
-pub fn allow_many_descriptors() {
+/// Raises the limit of this process's descriptors as far as it may: some tests have a thousand clients, and others run
+/// meanwhile.
+fn allow_many_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it is allowed");
 }

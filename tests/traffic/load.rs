@@ -138,7 +138,7 @@ impl Report {
 fn command(address: SocketAddr, options: &str) -> Command {
     let mut command = example("load");
     // On a slow machine everything may be late; where that matters, the options say so.
-    command.args([&address.to_string(), "--late", "3600s"]).args(options.split_whitespace());
+    command.args([&address.to_string(), "--late", "3600s", "--patience", "120s"]).args(options.split_whitespace());
     command
 }
 
