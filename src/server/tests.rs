@@ -240,8 +240,8 @@ fn a_flood_of_connections_does_not_keep_a_worker_from_leaving() {
         is_over.store(true, Ordering::Relaxed);
     });
     let accepted = bed.board.row(1).counters(clock::now()).accepted;
-    // Those that waited, and as many more. The kernel checks whether a queue is full without a lock and lets it have one
-    // more than its backlog, so each processor that takes segments of clients may add one.
+    // Those that waited, and as many more. The kernel lets a queue have one more than its backlog and checks without a
+    // lock whether it is full, so each processor that takes segments of clients may add one.
     let processors = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().and_then(|count| u64::try_from(count).ok());
     let most = 2 * (u64::from(BACKLOG) + 1 + processors.unwrap_or(0).max(CLIENTS.into())) + 64;
     assert!((waiting.len() as u64..=most).contains(&accepted), "{accepted} of {}", connected.into_inner());

@@ -64,7 +64,7 @@ impl AsRawFd for Hangups {
 
 /// mio's epoll instance.
 fn inner(poll: &Poll) -> ManuallyDrop<Epoll> {
-    // SAFETY: the descriptor is open as long as `poll` is borrowed, which is longer than any caller here keeps this, and
-    // it is not closed twice, since this is never dropped.
+    // SAFETY: the descriptor is open as long as `poll` is borrowed, which is longer than any caller here keeps this. It
+    // is not closed twice, since this is never dropped.
     ManuallyDrop::new(Epoll(unsafe { OwnedFd::from_raw_fd(poll.as_raw_fd()) }))
 }

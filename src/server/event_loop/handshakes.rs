@@ -138,8 +138,8 @@ impl Handshakes {
 pub(crate) fn warn_of_limit(warned: &mut Option<Time>, tag: &str, max: usize, now: Time) {
     if is_warning_due(warned, now) {
         warn!(
-            "{tag} has reached its limit at {max} TLS handshakes in progress: it ends those that wait longest for their \
-             clients to make room; raise tls-max-handshakes if they are wanted"
+            "{tag} has reached its limit at {max} TLS handshakes in progress: it ends those that wait longest for \
+             their clients to make room; raise tls-max-handshakes if they are wanted"
         );
     }
 }
