@@ -148,31 +148,40 @@ fn it_sleeps_while_a_server_of_ones_own_drains() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// A control group with a quota of a CPU's time, removed at the end.
-struct Quota(std::path::PathBuf);
+/// A control group, removed at the end.
+struct ControlGroup(std::path::PathBuf);
 
-impl Quota {
-    /// So many thousandths of a CPU. `None` where control groups cannot be made.
-    fn new(name: &str, thousandths: u32) -> Option<Quota> {
-        let name = format!("forkpool-test-{}-{name}", std::process::id());
+impl ControlGroup {
+    /// With so many thousandths of a CPU. `None` where control groups cannot be made.
+    fn with_quota(name: &str, thousandths: u32) -> Option<ControlGroup> {
         let quota = (thousandths * 100).to_string();
         let both = format!("{quota} 100000");
-        // Version 1 has a hierarchy for the controller, version 2 one for all of them.
-        for (root, files) in [
-            ("/sys/fs/cgroup/cpu", [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", &quota)].as_slice()),
-            ("/sys/fs/cgroup", [("cpu.max", both.as_str())].as_slice()),
-        ] {
-            let group = Quota(std::path::Path::new(root).join(&name));
-            let set = |(file, value): &(&str, &str)| std::fs::write(group.0.join(file), value).is_ok();
-            if std::fs::create_dir(&group.0).is_ok() && files.iter().all(set) {
-                return Some(group);
-            }
-        }
-        None
+        ControlGroup::new(name, "cpu", &[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", &quota)])
+            .or_else(|| ControlGroup::new(name, "", &[("cpu.max", &both)]))
+    }
+
+    /// With this CPU alone. `None` where control groups cannot be made.
+    fn with_cpu(name: &str, cpu: usize) -> Option<ControlGroup> {
+        let cpu = cpu.to_string();
+        ControlGroup::new(name, "cpuset", &[("cpuset.cpus", &cpu), ("cpuset.mems", "0")])
+            .or_else(|| ControlGroup::new(name, "", &[("cpuset.cpus", &cpu)]))
+    }
+
+    /// Version 1 has a hierarchy for each controller, version 2 one for all of them.
+    fn new(name: &str, controller: &str, files: &[(&str, &str)]) -> Option<ControlGroup> {
+        let name = format!("forkpool-test-{}-{name}", std::process::id());
+        let directory = std::path::Path::new("/sys/fs/cgroup").join(controller).join(name);
+        std::fs::create_dir(&directory).ok()?;
+        let group = ControlGroup(directory);
+        files.iter().all(|(file, value)| std::fs::write(group.0.join(file), value).is_ok()).then_some(group)
+    }
+
+    fn take(&self, pid: nix::unistd::Pid) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("the group takes it");
     }
 }
 
-impl Drop for Quota {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         let removed =
             || std::fs::remove_dir(&self.0).map_or_else(|e| e.kind() == std::io::ErrorKind::NotFound, |()| true);
@@ -185,7 +194,7 @@ fn the_number_of_workers_follows_the_quota() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return skip("one CPU has no quota to show");
     }
-    let Some(group) = Quota::new("count", 1000) else {
+    let Some(group) = ControlGroup::with_quota("count", 1000) else {
         return skip("no privilege to make a control group with a CPU quota");
     };
     let program = binary();
@@ -202,17 +211,36 @@ fn the_number_of_workers_follows_the_quota() {
 /// Three times as long as a worker may hang, but with a hundredth of a CPU: nothing is wrong with it.
 #[test]
 fn a_starved_worker_does_not_hang() {
-    let Some(group) = Quota::new("starve", 10) else {
+    let Some(group) = ControlGroup::with_quota("starve", 10) else {
         return skip("no privilege to make a control group with a CPU quota");
     };
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "500ms")]);
     let worker = server.workers()[0];
-    std::fs::write(group.0.join("cgroup.procs"), worker.to_string()).expect("the group takes it");
+    group.take(worker);
     assert_eq!(server.get("/burn?ms=1500").worker(), worker);
     assert_eq!(server.count("stall-timeout"), 0);
     server.signal(Signal::SIGKILL);
     kill(worker, Signal::SIGKILL).expect("it runs");
     until("it is gone", || is_gone(worker).then_some(()));
+}
+
+/// As when a container's CPUs are changed while it runs.
+#[test]
+fn a_worker_whose_cpu_has_gone_serves_on_another() {
+    let cpus = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("a set of CPUs");
+    let mut cpus = (0..nix::sched::CpuSet::count()).filter(|cpu| cpus.is_set(*cpu).unwrap_or_default());
+    let (Some(first), Some(_)) = (cpus.next(), cpus.next()) else { return skip("there is one CPU") };
+    let Some(group) = ControlGroup::with_cpu("gone", first) else {
+        return skip("no privilege to make a control group with a set of CPUs");
+    };
+    let mut server = testbed(&[("FORKPOOL_PIN", "yes"), ("FORKPOOL_WORKERS", "2")]);
+    group.take(server.pid());
+    // In the order of their slots.
+    kill(server.workers()[1], Signal::SIGKILL).expect("it runs");
+    server.wait_for(" is not pinned to CPU ");
+    server.wait_for("worker=1 gen=2 ");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

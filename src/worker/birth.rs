@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use log::debug;
+use log::{debug, warn};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
@@ -94,6 +94,17 @@ impl Identity {
             debug!("{} has no title of its own: {error}", self.tag());
         }
     }
+
+    /// Pins this worker to its slot's CPU (sched_setaffinity(2)). That may have gone since the pool started: taken from
+    /// its control group, or offline.
+    fn pin(self, cpus: &[usize]) {
+        let Some(cpu) = cpus.get(self.slot % cpus.len().max(1)) else { return };
+        let mut set = CpuSet::new();
+        if let Err(errno) = set.set(*cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+            let tag = self.tag();
+            warn!("{tag} is not pinned to CPU {cpu}: sched_setaffinity(2): {errno}; restart the pool if its CPUs have changed");
+        }
+    }
 }
 
 /// What a worker does once, right after the fork.
@@ -170,7 +181,7 @@ impl Worker {
         let sockets = installed.and_then(|()| listening.begin(&lifeline)).and_then(|sockets| {
             setup.credentials.as_ref().map_or(Ok(()), |credentials| credentials.assume())?;
             place.enter()?;
-            pin(identity.slot, &setup.cpus)?;
+            identity.pin(&setup.cpus);
             end_with_parent(setup.parent)?;
             #[cfg(feature = "tls")]
             serving.begin_tls()?;
@@ -215,15 +226,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Pins this worker to its slot's CPU (sched_setaffinity(2)).
-fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
-    let Some(cpu) = cpus.get(slot % cpus.len().max(1)) else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(*cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .map_err(|errno| Error::system("pin the worker to its CPU with sched_setaffinity(2)", errno))
 }
 
 /// Makes the kernel send this worker SIGTERM when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
