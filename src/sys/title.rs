@@ -141,8 +141,9 @@ impl Map {
     fn apply(&self) -> io::Result<()> {
         let map = Map { brk: program_break()?, ..*self };
         let (map, size) = (std::ptr::from_ref(&map), size_of::<Map>());
-        // SAFETY: the kernel reads the structure and checks it. Everything in it is as it is, since nothing has allocated
-        // after the end of the heap was read, except where the arguments are, which nothing but /proc depends on.
+        // SAFETY: the kernel reads the structure and checks it. Everything in it is as it is, since nothing has
+        // allocated after the end of the heap was read, except where the arguments are, which nothing but /proc depends
+        // on.
         match unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, map, size, 0) } {
             0 => Ok(()),
             _ => Err(Error::last_os_error()),

@@ -102,7 +102,8 @@ impl Identity {
         let mut set = CpuSet::new();
         if let Err(errno) = set.set(*cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
             let tag = self.tag();
-            warn!("{tag} is not pinned to CPU {cpu}: sched_setaffinity(2): {errno}; restart the pool if its CPUs have changed");
+            let remedy = "restart the pool if its CPUs have changed";
+            warn!("{tag} is not pinned to CPU {cpu}: sched_setaffinity(2): {errno}; {remedy}");
         }
     }
 }
