@@ -240,10 +240,16 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let processes = if self.status.is_none() { self.workers() } else { Vec::new() };
         // The group may be empty already.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         if self.status.is_none() {
             let _ = self.child.wait();
+        }
+        // They keep a socket with a path from the next pool until they are gone.
+        let end = Instant::now() + DEADLINE;
+        while processes.iter().any(|pid| !is_gone(*pid)) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
         }
         if thread::panicking() {
             eprintln!("{}", self.log().join("\n"));
