@@ -329,26 +329,41 @@ fn handshakes_that_wait_for_their_clients_make_room_for_others() {
 #[cfg(feature = "hyper-tls")]
 fn a_flood_of_hellos_leaves_others_their_turn() {
     use std::io::Read;
+    use std::time::{Duration, Instant};
 
-    let mut server = Server::spawn(with_tls(example("towered"), "1"));
+    let mut command = with_tls(example("towered"), "1");
+    command.env("FORKPOOL_ADMIN", "127.0.0.1:0");
+    let mut server = Server::spawn(command);
+    let admin = ([127, 0, 0, 1], server.wait_for_admin()).into();
     let address = browser::address(&mut server);
     let client = browser::Browser::new(&[&rustls::version::TLS13]);
     let mut kept = client.connect(address);
-    let paths = ["first", "last"].map(|name| support::fresh_path(&format!("tower.flood.{name}")));
-    let [first, last] =
+    let paths = ["first", "second", "last"].map(|name| support::fresh_path(&format!("tower.flood.{name}")));
+    let [first, second, last] =
         paths.each_ref().map(|path| format!("GET /wait?{} HTTP/1.1\r\nHost: x\r\n\r\n", path.display()));
-    kept.send(first + "GET /turns?20 HTTP/1.1\r\nHost: x\r\n\r\n" + &last);
+    let turns = |count: u32| format!("GET /turns?{count} HTTP/1.1\r\nHost: x\r\n\r\n");
+    kept.send(first + &turns(5) + &second + &turns(5) + &last);
     server.wait_for("serves /wait");
     // The flood comes during the first.
     let bytes = browser::hello(&client);
-    let mut flood: Vec<_> = (0..200).map(|_| browser::connect(address, &bytes)).collect();
+    let mut flood: Vec<_> = (0..100).map(|_| browser::connect(address, &bytes)).collect();
     std::fs::write(&paths[0], "").expect("written");
     server.wait_for("serves /wait");
-    // Now it is in the last, twenty turns later, each with four steps of handshakes.
-    let answered = flood.iter().filter(|socket| browser::has_answer(socket)).count();
-    assert!((1..150).contains(&answered), "{answered} handshakes came before it");
+    // Now handshakes wait for their turn.
+    // Long enough for the status to tell whether it has been busy since then, or since the end of this one.
+    until("it is busy for long", || (browser::busy(admin) >= Duration::from_millis(500)).then_some(()));
+    let released = Instant::now();
     std::fs::write(&paths[1], "").expect("written");
-    for _ in 0..3 {
+    server.wait_for("serves /wait");
+    // Now it is in the last, some ten turns later, each with four steps of handshakes.
+    let answered = flood.iter().filter(|socket| browser::has_answer(socket)).count();
+    assert!((1..80).contains(&answered), "{answered} handshakes came before it");
+    until("it was busy all the time, so that new connections avoid it", || {
+        let elapsed = released.elapsed();
+        (browser::busy(admin) >= elapsed).then_some(())
+    });
+    std::fs::write(&paths[2], "").expect("written");
+    for _ in 0..5 {
         assert_eq!(kept.answer().status, 200);
     }
     // All of them get on.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
@@ -195,11 +196,21 @@ pub(crate) fn admin_address(server: &mut Server) -> SocketAddr {
     line.expect("an admin process").1.trim().parse().expect("an address")
 }
 
+/// For how long the only worker has been busy.
+pub(crate) fn busy(admin: SocketAddr) -> Duration {
+    let seconds = shown(admin, "forkpool_worker_busy_seconds", "worker=\"0\"");
+    seconds.and_then(|it| it.parse().ok()).map_or(Duration::ZERO, Duration::from_secs_f64)
+}
+
 /// A number that the admin process shows.
 pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &str) -> Option<u64> {
+    shown(admin, name, labels)?.parse().ok()
+}
+
+fn shown(admin: SocketAddr, name: &str, labels: &str) -> Option<String> {
     let socket = TcpStream::connect(admin).expect("it listens");
     socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
     let metrics = Client::new(socket).get("/metrics");
     let line = format!("{name}{{{labels}}} ");
-    metrics.text().lines().find_map(|found| found.strip_prefix(&line)?.parse().ok())
+    metrics.text().lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned))
 }

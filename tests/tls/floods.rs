@@ -3,36 +3,51 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::unistd::Pid;
 use rustls::version::TLS13;
 
-use crate::browser::{address, admin_address, connect, has_answer, has_ended, hello, metric, testbed, Browser, BOTH};
+use crate::browser::{
+    address, admin_address, busy, connect, has_answer, has_ended, hello, metric, testbed, Browser, BOTH,
+};
 use crate::support::{fresh_path, skip, until};
 
 #[test]
 fn a_flood_of_hellos_leaves_others_their_turn() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_PIPELINED", "1")]);
-    let address = address(&mut server);
+    let mut server =
+        testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_PIPELINED", "1"), ("FORKPOOL_ADMIN", "127.0.0.1:0")]);
+    let (address, admin) = (address(&mut server), admin_address(&mut server));
     let browser = Browser::new(&[&TLS13]);
     let mut kept = browser.connect(address);
-    let paths = ["first", "last"].map(|name| fresh_path(&format!("tls.flood.{name}")));
-    let [first, last] =
+    let paths = ["first", "second", "last"].map(|name| fresh_path(&format!("tls.flood.{name}")));
+    let [first, second, last] =
         paths.each_ref().map(|path| format!("GET /wait?{} HTTP/1.1\r\nHost: x\r\n\r\n", path.display()));
     // One in each turn.
-    kept.send(first + &"GET /204 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4) + &last);
+    let two = "GET /204 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
+    kept.send(first + &two + &second + &two + &last);
     server.wait_for("serves /wait");
     // The flood comes during the first.
     let bytes = hello(&browser);
     let mut flood: Vec<TcpStream> = (0..100).map(|_| connect(address, &bytes)).collect();
     fs::write(&paths[0], "").expect("written");
     server.wait_for("serves /wait");
+    // Now handshakes wait for their turn.
+    // Long enough for the status to tell whether it has been busy since then, or since the end of this one.
+    until("it is busy for long", || (busy(admin) >= Duration::from_millis(500)).then_some(()));
+    let released = Instant::now();
+    fs::write(&paths[1], "").expect("written");
+    server.wait_for("serves /wait");
     // Now it is in the last, some turns later.
     let answered = flood.iter().filter(|socket| has_answer(socket)).count();
     assert!((1..30).contains(&answered), "{answered} handshakes came before it");
-    fs::write(&paths[1], "").expect("written");
-    for status in [200, 204, 204, 204, 204, 200] {
+    until("it was busy all the time, so that new connections avoid it", || {
+        let elapsed = released.elapsed();
+        (busy(admin) >= elapsed).then_some(())
+    });
+    fs::write(&paths[2], "").expect("written");
+    for status in [200, 204, 204, 200, 204, 204, 200] {
         assert_eq!(kept.answer().status, status);
     }
     // All of them get on.

@@ -124,12 +124,11 @@ impl Greeting {
     }
 
     /// Waits until one more connection may begin.
-    async fn room(&self, state: &State) {
+    async fn room(&self) {
         #[cfg(feature = "hyper-tls")]
         if let Greeting::Tls(endpoint) = self {
-            endpoint.handshakes().room(state).await;
+            endpoint.handshakes().room().await;
         }
-        let _ = state;
     }
 
     /// One more connection begins.
@@ -290,7 +289,7 @@ async fn accept<S, B>(
             None => break,
             Some(Ok(accepted)) => {
                 // A worker that is to finish begins with all that it has accepted.
-                unless(greeting.room(&state), draining()).await;
+                unless(greeting.room(), draining()).await;
                 start(accepted);
             }
             // The client has gone again.

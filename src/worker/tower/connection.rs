@@ -19,7 +19,6 @@ use super::service::{Adapted, Client};
 use super::socket::{Socket, Version};
 use super::state::{draining, grace_over, unless, State};
 use super::{BoxError, Call, GRACE};
-use crate::sys::clock;
 
 /// A connection that is between two requests, and that another process can take over.
 #[derive(Debug)]
@@ -81,7 +80,7 @@ where
     let mut grace_over = pin!(grace_over());
     let (mut is_leaving, mut is_shutting_down) = (false, false);
     let is_passed_on = poll_fn(|cx| {
-        state.row().busy(clock::now());
+        state.works();
         is_leaving |= !is_leaving && leaving.as_mut().poll(cx).is_ready();
         let passes_on = is_leaving && state.passes_on();
         if !is_shutting_down && grace_over.as_mut().poll(cx).is_ready() {
@@ -172,7 +171,7 @@ async fn until_end<C: Future>(
     let (mut connection, mut leaving) = (pin!(connection), pin!(leaving));
     let mut is_shutting_down = false;
     poll_fn(|cx| {
-        state.row().busy(clock::now());
+        state.works();
         if !is_shutting_down && leaving.as_mut().poll(cx).is_ready() {
             is_shutting_down = true;
             shut_down(connection.as_mut());

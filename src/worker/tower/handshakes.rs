@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -26,6 +27,7 @@ use crate::time::Time;
 #[derive(Debug)]
 pub(super) struct Handshakes {
     max: usize,
+    state: Arc<State>,
     all: RefCell<Slab<Rc<Entry>>>,
     /// The serial number of the latest.
     serial: Cell<u32>,
@@ -74,9 +76,10 @@ impl Entry {
 }
 
 impl Handshakes {
-    pub(super) fn new(max: usize) -> Rc<Handshakes> {
+    pub(super) fn new(max: usize, state: &Arc<State>) -> Rc<Handshakes> {
         Rc::new(Handshakes {
             max,
+            state: Arc::clone(state),
             all: RefCell::default(),
             serial: Cell::default(),
             eviction: RefCell::default(),
@@ -112,7 +115,7 @@ impl Handshakes {
     }
 
     /// Waits until one more may begin. Makes room for it if necessary.
-    pub(super) async fn room(&self, state: &State) {
+    pub(super) async fn room(&self) {
         while self.is_crowded() {
             let now = clock::now();
             match self.longest_awaited(now) {
@@ -120,7 +123,7 @@ impl Handshakes {
                     // What has arrived for it is read first.
                     yield_now().await;
                     if self.is_crowded() && self.is_still_awaited(idle) {
-                        self.end(idle, state);
+                        self.end(idle);
                     }
                 }
                 None => {
@@ -163,9 +166,9 @@ impl Handshakes {
     }
 
     /// Ends one in favour of another.
-    fn end(&self, idle: Idle, state: &State) {
+    fn end(&self, idle: Idle) {
         let mut warned = self.warned.get();
-        warn_of_limit(&mut warned, &state.tag, self.max, clock::now());
+        warn_of_limit(&mut warned, &self.state.tag, self.max, clock::now());
         self.warned.set(warned);
         self.eviction.borrow_mut().drop_first();
         if let Some(entry) = self.all.borrow_mut().try_remove(idle.index) {
@@ -186,6 +189,7 @@ impl Handshakes {
             let mut deferred = self.deferred.borrow_mut();
             deferred.push_back(Rc::clone(entry));
             if deferred.len() == 1 {
+                self.state.set_defers(true);
                 spawn_local(Rc::clone(self).turns());
             }
         }
@@ -203,6 +207,7 @@ impl Handshakes {
                 entry.wake();
             }
             if self.deferred.borrow().is_empty() {
+                self.state.set_defers(false);
                 return self.calmed.notify_waiters();
             }
         }

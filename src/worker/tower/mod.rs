@@ -166,7 +166,7 @@ impl Worker {
         let taken_over = self.take_over();
         let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners(), taken_over).map_err(watch)?;
         #[cfg(feature = "hyper-tls")]
-        let accepting = accepting.secured_by(tls::Endpoint::new(self));
+        let accepting = accepting.secured_by(tls::Endpoint::new(self, &state));
         let ready = self.ready();
         ready.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
         let accepting = accepting.start(&service, &state, &leavers);

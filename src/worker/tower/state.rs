@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::GRACE;
 use crate::shared::config::ServerConfig;
 use crate::shared::scoreboard::{OwnRow, RowPage};
+use crate::sys::clock;
 
 /// Whether this process is to finish. A process is one worker at most.
 static DRAINING: OnceLock<watch::Sender<bool>> = OnceLock::new();
@@ -63,6 +64,8 @@ pub(super) struct State {
     pub(super) max_fields: usize,
     exits_on_panic: bool,
     is_draining: AtomicBool,
+    /// Whether handshakes wait for the next turn.
+    defers: AtomicBool,
     /// Whether other processes take over the connections of a worker that is to finish.
     passes_on: AtomicBool,
     open: AtomicUsize,
@@ -82,6 +85,7 @@ impl State {
             max_fields: config.limits.fields,
             exits_on_panic: config.exits_on_panic(),
             is_draining: AtomicBool::new(false),
+            defers: AtomicBool::new(false),
             passes_on: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             closed: Notify::new(),
@@ -91,6 +95,21 @@ impl State {
 
     pub(super) fn row(&self) -> OwnRow<'_> {
         self.page.row()
+    }
+
+    /// A connection has its turn. It restarts the time after which the worker hangs; but while handshakes wait for a
+    /// turn, the worker stays busy since when it was, so that new connections avoid it.
+    pub(super) fn works(&self) {
+        match self.defers.load(Ordering::Relaxed) {
+            true => self.row().goes_on(),
+            false => self.row().busy(clock::now()),
+        }
+    }
+
+    /// Tells whether handshakes wait for the next turn.
+    #[cfg(feature = "hyper-tls")]
+    pub(super) fn set_defers(&self, defers: bool) {
+        self.defers.store(defers, Ordering::Relaxed);
     }
 
     /// Counts responses that took this number of microseconds, if an admin process wants to know.

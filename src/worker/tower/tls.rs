@@ -18,7 +18,6 @@ use super::state::{grace_over, unless, State};
 use crate::server::http::TlsInfo;
 use crate::server::tls::{completed, describe, ended_by, NO_TLS};
 use crate::shared::counters::{Handshake, HandshakeCounts};
-use crate::sys::clock;
 use crate::worker::Worker;
 
 /// The protocols to offer (RFC 7301), the best first.
@@ -35,12 +34,12 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Returns `None` if the pool has no certificates.
-    pub(super) fn new(worker: &Worker) -> Option<Rc<Endpoint>> {
+    pub(super) fn new(worker: &Worker, state: &Arc<State>) -> Option<Rc<Endpoint>> {
         let mut config = ServerConfig::clone(&*worker.tls_config()?);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let addresses = worker.tls_addresses().to_vec();
-        let handshakes = Handshakes::new(worker.serving.config().capacity.max_handshakes);
+        let handshakes = Handshakes::new(worker.serving.config().capacity.max_handshakes, state);
         Some(Rc::new(Endpoint { acceptor, addresses, counts: HandshakeCounts::default(), handshakes }))
     }
 
@@ -69,9 +68,9 @@ impl Endpoint {
                 _ => Ok(handshake.stepwise(self.acceptor.accept(socket)).await),
             }
         });
-        // A step takes long, and a client makes only a few: each restarts the time after which the worker hangs.
+        // A step takes long, and a client makes only a few: each counts as progress.
         let accepted = poll_fn(|cx| {
-            state.row().busy(clock::now());
+            state.works();
             accepting.as_mut().poll(cx)
         });
         let accepted = unless(state.within_head_timeout(accepted), async {
