@@ -33,6 +33,10 @@ impl Short {
     pub(super) fn len(&self) -> usize {
         self.len
     }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// Bytes, and space behind them for a short text.
@@ -160,6 +164,7 @@ fn copy(text: &[u8], room: &mut [u8]) {
         8..=16 => copy_ends::<8>(text, room),
         17..=32 => copy_ends::<16>(text, room),
         33..=64 => copy_ends::<32>(text, room),
+        65..=128 => copy_ends::<64>(text, room),
         _ => room.copy_from_slice(text),
     }
 }

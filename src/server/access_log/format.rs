@@ -13,24 +13,24 @@ use crate::shared::config::{AccessLogFormat, LogVariable as Variable};
 /// Writes the lines of one worker.
 #[derive(Debug)]
 pub(crate) struct Formatter {
-    plan: Plan,
+    pub(super) plan: Plan,
     /// The maximum length of a line, and of each value in it that clients can make long.
     room: usize,
-    share: usize,
+    pub(super) share: usize,
     worker: String,
     process: String,
     /// The last second that was formatted, in milliseconds, and its text.
-    second: u64,
-    local: [u8; 26],
+    pub(super) second: u64,
+    pub(super) local: [u8; 26],
     iso: [u8; 19],
 }
 
 /// The parts of lines that are known from their requests, one line after the other.
 #[derive(Debug, Default)]
 pub(super) struct DraftLines {
-    text: Buffer,
+    pub(super) text: Buffer,
     /// The places that the [`Plan`] marks: in each line those of values that come later, and its end.
-    marks: Vec<usize>,
+    pub(super) marks: Vec<usize>,
 }
 
 impl DraftLines {
@@ -65,7 +65,7 @@ pub(super) struct ClientText<'a> {
 }
 
 /// The request of a line.
-enum LoggedRequest<'a> {
+pub(super) enum LoggedRequest<'a> {
     /// None yet: only the client is known.
     Unknown,
     Parsed(&'a Request<'a>, &'a Origin<'a>),
@@ -120,7 +120,7 @@ const ADDRESS_MAX: usize = 48;
 const AROUND: usize = ELLIPSIS.len() + 2;
 
 /// The share of a target in the space for long values. Each other value has a share of one.
-const TARGET_SHARE: usize = 4;
+pub(super) const TARGET_SHARE: usize = 4;
 
 /// Formats a client's address. A client on a Unix socket has none, but log readers expect one.
 pub(super) fn remote(client: Option<IpAddr>) -> String {
@@ -192,23 +192,37 @@ impl Formatter {
         for step in steps {
             text.append_short(&step.text);
             match &step.value {
-                Value::Nothing => {}
                 Value::Hole(width) => {
                     lines.marks.push(text.len());
                     text.leave(*width);
                 }
                 Value::Gap => lines.marks.push(text.len()),
-                Value::Request => request_line(logged, self.share, text),
-                Value::Field(name) => match logged {
-                    LoggedRequest::Parsed(request, _) => match request.header_bytes(name) {
-                        // Many requests have no Referer.
-                        None if !self.plan.is_json => text.push(b'-'),
-                        value => self.value(value, self.share, text),
-                    },
-                    _ => self.value(None, self.share, text),
-                },
-                Value::Of(other) => self.append_other(other, text, client, logged),
+                value => self.append_known(value, text, client, logged),
             }
+        }
+    }
+
+    /// Appends what is known from the request.
+    #[inline(always)]
+    pub(super) fn append_known(
+        &self,
+        value: &Value,
+        text: &mut Buffer,
+        client: &ClientText<'_>,
+        logged: &LoggedRequest<'_>,
+    ) {
+        match value {
+            Value::Nothing | Value::Hole(_) | Value::Gap => {}
+            Value::Request => request_line(logged, self.share, text),
+            Value::Field(name) => match logged {
+                LoggedRequest::Parsed(request, _) => match request.header_bytes(name) {
+                    // Many requests have no Referer.
+                    None if !self.plan.is_json => text.push(b'-'),
+                    value => self.value(value, self.share, text),
+                },
+                _ => self.value(None, self.share, text),
+            },
+            Value::Of(other) => self.append_other(other, text, client, logged),
         }
     }
 
@@ -314,7 +328,7 @@ impl Formatter {
                 Late::Local => lines.text.fill(*mark, &self.local),
                 Late::Status => match outcome.status {
                     200 => lines.text.fill(*mark, b"200"),
-                    status => fill_status(status, *mark, &mut lines.text),
+                    status => lines.text.fill(*mark, &digits(status)),
                 },
                 Late::Fill(variable) => self.fill_other(variable, millis, *mark, &mut lines.text),
                 Late::Bytes => {
@@ -349,7 +363,7 @@ impl Formatter {
     }
 
     /// Formats the date for a second since 1970, in UTC.
-    fn refresh(&mut self, second: u64) {
+    pub(super) fn refresh(&mut self, second: u64) {
         self.second = second.saturating_mul(1000);
         // The end of the year 9999, since the formats have four digits for the year.
         let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(253_402_300_799)));
@@ -371,8 +385,8 @@ fn begin_of(first: usize, marks: &[usize]) -> usize {
 }
 
 #[inline(never)]
-fn fill_status(status: u16, hole: usize, text: &mut Buffer) {
-    text.fill(hole, &[status / 100, status / 10, status].map(digit));
+pub(super) fn digits(status: u16) -> [u8; 3] {
+    [status / 100, status / 10, status].map(digit)
 }
 
 #[inline]
@@ -380,10 +394,10 @@ fn digit(value: u16) -> u8 {
     b'0' + (value % 10) as u8
 }
 
-fn request_line(logged: &LoggedRequest<'_>, share: usize, text: &mut Buffer) {
+pub(super) fn request_line(logged: &LoggedRequest<'_>, share: usize, text: &mut Buffer) {
     match logged {
         // What nearly all are. The parser has accepted the method and the version, so they need no escaping.
-        LoggedRequest::Parsed(request, _) if request.method() == "GET" && request.version() == Version::Http11 => {
+        LoggedRequest::Parsed(request, _) if is_get(request) => {
             text.append_short(&const { Short::of(b"GET ") });
             escape_text(request.target().as_bytes(), share * TARGET_SHARE, text);
             text.append_short(&const { Short::of(b" HTTP/1.1") });
@@ -400,9 +414,14 @@ fn request_line(logged: &LoggedRequest<'_>, share: usize, text: &mut Buffer) {
     }
 }
 
+#[inline]
+pub(super) fn is_get(request: &Request<'_>) -> bool {
+    request.method() == "GET" && request.version() == Version::Http11
+}
+
 /// Appends a number. Most have few digits.
 #[inline]
-fn append_number(number: u64, out: &mut Buffer) {
+pub(super) fn append_number(number: u64, out: &mut Buffer) {
     match number {
         0..10 => out.push(digit(number as u16)),
         10..100 => out.append(&[number / 10, number % 10].map(|value| digit(value as u16))),

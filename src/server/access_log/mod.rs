@@ -3,6 +3,10 @@
 //! The bytes of a connection are counted, and the body of each response lies between two of these counts. So a line
 //! says how many of its bytes the client's socket has accepted, even if several responses are sent at once, or the
 //! connection ends in between.
+//!
+//! Most responses are sent in the step of their request. In the formats `common` and `combined`, and those like them,
+//! the line of such a response is made in one go and waits for the end of the step (`whole.rs`). All other lines are
+//! drafts of their connection, and are finished later.
 
 mod buffer;
 mod escape;
@@ -11,6 +15,7 @@ mod format;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod plan;
+mod whole;
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +29,7 @@ use crate::time::Time;
 
 use self::file::Sink;
 use self::format::{remote, ClientText, DraftLines, Formatter, Outcome};
+use self::whole::ResponseText;
 
 /// The status for a client that disconnected before there was a response, as in nginx.
 const CLIENT_GONE: u16 = 499;
@@ -41,6 +47,9 @@ pub(crate) struct AccessLog {
     formatter: Formatter,
     sink: Sink,
     spare: Drafts,
+    /// The lines of the connection that takes a step, whose responses will be sent at once. They are whole.
+    whole: Draft,
+    latest: ResponseText,
     /// The milliseconds from 1970 to the beginning of the monotonic clock, as last determined.
     epoch: u64,
     /// When to determine it again, in microseconds of that clock.
@@ -57,8 +66,10 @@ pub(crate) struct LoggedConnection {
     /// The client of the latest request, if there was one, and its formatted address.
     client: Option<Option<IpAddr>>,
     remote: String,
-    /// What its lines begin with.
+    /// What its lines begin with; the same with the time of a second, in milliseconds since 1970.
     prefix: Vec<u8>,
+    dated: Vec<u8>,
+    dated_at: u64,
     /// The bytes that the client's socket has accepted.
     sent: u64,
     /// The lines that are not written yet, if there are any.
@@ -103,11 +114,37 @@ impl AccessLog {
     ) -> AccessLog {
         let sink = Sink::new(file, shared_copy, tag);
         let formatter = Formatter::new(&format, sink.line_max(), worker, process);
-        AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compare_at: 0 }
+        let (spare, whole, latest) = (Vec::new(), Draft::default(), ResponseText::default());
+        AccessLog { formatter, sink, spare, whole, latest, epoch: 0, compare_at: 0 }
     }
 
-    /// Registers a request that is passed to the handler, in a turn that began at this time in microseconds.
+    /// Registers a request whose response has this status and a body of this length, all of which will be sent in this
+    /// step, in a turn that began at this time in microseconds.
+    pub(crate) fn begin_whole(
+        &mut self,
+        connection: &mut LoggedConnection,
+        request: &Request<'_>,
+        turn: u64,
+        (status, length): (u16, u64),
+    ) {
+        let is_client_known = request.via.is_none() && connection.client.is_some();
+        let has_body = !matches!(status, 204 | 205 | 304) && request.method() != "HEAD";
+        if !is_client_known || !has_body || !self.formatter.is_known_early() || connection.draft.is_some() {
+            return self.begin(connection, request, turn);
+        }
+        if connection.dated_at != self.formatter.second {
+            connection.dated = self.formatter.dated(&connection.prefix);
+            connection.dated_at = self.formatter.second;
+        }
+        let client = client_text(&connection.remote, &connection.dated, connection.peer);
+        self.formatter.make_whole(&mut self.whole.lines, client, request, (status, length), &mut self.latest);
+        // Where the body begins is known once its end is.
+        self.whole.entries.push(Entry { began: turn, status, body: length, end: OPEN });
+    }
+
+    /// Registers a request that was passed to the handler, in a turn that began at this time in microseconds.
     pub(crate) fn begin(&mut self, connection: &mut LoggedConnection, request: &Request<'_>, turn: u64) {
+        self.keep_whole(connection);
         let origin = match request.via {
             // Without a proxy, the client stays the same.
             None if connection.client.is_some() => Origin::default(),
@@ -130,6 +167,7 @@ impl AccessLog {
     /// Registers a request that will be refused, unless it is already registered.
     pub(crate) fn begin_refused(&mut self, connection: &mut LoggedConnection, head: &[u8], turn: u64) {
         if connection.current().is_none() {
+            self.keep_whole(connection);
             // Its fields about the client are not believed.
             self.name(connection, connection.known);
             let draft = draft(&mut connection.draft, &mut self.spare);
@@ -149,6 +187,7 @@ impl AccessLog {
             connection.client = Some(client);
             connection.remote = remote(client);
             connection.prefix = self.formatter.prefix(&connection.remote, connection.peer);
+            connection.dated_at = u64::MAX;
         }
     }
 
@@ -156,6 +195,11 @@ impl AccessLog {
     #[inline]
     pub(crate) fn answered(&mut self, connection: &mut LoggedConnection, unsent: usize) {
         let end = connection.sent + unsent as u64;
+        if let Some(entry) = self.whole.current() {
+            debug_assert!(unsent as u64 > entry.body, "the output ends with a head and this body");
+            (entry.body, entry.end) = (end - entry.body, end);
+            return;
+        }
         let Some(entry) = connection.current() else { return };
         entry.end = end;
         if unsent == 0 {
@@ -167,7 +211,59 @@ impl AccessLog {
     #[inline]
     pub(crate) fn sent(&mut self, connection: &mut LoggedConnection, bytes: u64) {
         connection.sent += bytes;
-        self.write_sent(connection);
+        match self.whole.entries.last() {
+            None => self.write_sent(connection),
+            Some(last) if last.end <= connection.sent => self.write_whole(),
+            Some(_) => {
+                self.keep_whole(connection);
+                self.write_sent(connection);
+            }
+        }
+    }
+
+    /// Writes the whole lines, since all of their responses are sent.
+    fn write_whole(&mut self) {
+        let micros = clock::now_micros();
+        if micros >= self.compare_at {
+            self.compare_clocks(micros);
+        }
+        let now = Time::from_millis(micros / 1000);
+        self.formatter.set_time(&mut self.whole.lines, self.epoch + now.as_millis());
+        match self.whole.entries.len() {
+            1 => {
+                let line = self.whole.lines.text.as_slice();
+                self.sink.room_for(line.len(), now).append(line);
+            }
+            _ => {
+                for line in self.whole.lines.whole(self.formatter.marks()) {
+                    self.sink.room_for(line.len(), now).append(line);
+                }
+            }
+        }
+        self.sink.added();
+        self.whole.clear();
+    }
+
+    /// Keeps the whole lines with their connection, since it is not certain that all of their responses will be sent.
+    #[inline]
+    fn keep_whole(&mut self, connection: &mut LoggedConnection) {
+        if !self.whole.entries.is_empty() {
+            self.reopen_whole(connection);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reopen_whole(&mut self, connection: &mut LoggedConnection) {
+        debug_assert!(connection.draft.is_none(), "lines are whole only if none are kept");
+        let draft = draft(&mut connection.draft, &mut self.spare);
+        let bytes = self.whole.entries.iter().map(|entry| entry.end - entry.body);
+        draft.lines = self.formatter.reopen(&self.whole.lines, bytes);
+        draft.entries.extend_from_slice(&self.whole.entries);
+        self.whole.clear();
+        if self.whole.lines.capacity() > SPARE_BYTES {
+            self.whole = Draft::default();
+        }
     }
 
     /// Writes the lines of responses that the client's socket has accepted.
@@ -189,6 +285,7 @@ impl AccessLog {
 
     /// The connection has ended; what was not sent never will be.
     pub(crate) fn end(&mut self, connection: &mut LoggedConnection) {
+        self.keep_whole(connection);
         let Some(draft) = &mut connection.draft else { return };
         let now = clock::now_micros();
         while let Some(entry) = draft.entries.get(draft.written).copied() {
@@ -216,9 +313,7 @@ impl AccessLog {
     fn put_back(&mut self, draft: &mut Option<Box<Draft>>) {
         let Some(mut draft) = draft.take() else { return };
         if self.spare.len() < SPARE_DRAFTS && draft.lines.capacity() <= SPARE_BYTES {
-            draft.entries.clear();
-            draft.lines.clear();
-            draft.written = 0;
+            draft.clear();
             self.spare.push(draft);
         }
     }
@@ -248,6 +343,20 @@ impl AccessLog {
     }
 }
 
+impl Draft {
+    /// The current request, whose response is not complete.
+    #[inline]
+    fn current(&mut self) -> Option<&mut Entry> {
+        self.entries.last_mut().filter(|entry| entry.end == OPEN)
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.lines.clear();
+        self.written = 0;
+    }
+}
+
 /// The draft of a connection; a spare one if it has none.
 #[inline]
 fn draft<'d>(draft: &'d mut Option<Box<Draft>>, spare: &mut Drafts) -> &'d mut Draft {
@@ -263,14 +372,14 @@ impl LoggedConnection {
     /// For a connection made on behalf of `source`, if that is known.
     pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<LoggedConnection> {
         let known = source.or(peer).map(|known| known.ip().to_canonical());
-        let (remote, prefix) = (String::new(), Vec::new());
-        Box::new(LoggedConnection { peer, known, client: None, remote, prefix, sent: 0, draft: None })
+        let (client, remote, prefix, dated, dated_at) = (None, String::new(), Vec::new(), Vec::new(), u64::MAX);
+        Box::new(LoggedConnection { peer, known, client, remote, prefix, dated, dated_at, sent: 0, draft: None })
     }
 
     /// The current request, whose response is not complete.
     #[inline]
     fn current(&mut self) -> Option<&mut Entry> {
-        self.draft.as_mut()?.entries.last_mut().filter(|entry| entry.end == OPEN)
+        self.draft.as_mut()?.current()
     }
 
     /// The head of a response is in the output, and its body begins after `unsent` bytes.
@@ -280,5 +389,74 @@ impl LoggedConnection {
         if let Some(entry) = self.current() {
             (entry.status, entry.body) = (status, body);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::server::http::{Codec, Limits, Next, Scratch};
+
+    const LIMITS: Limits = Limits { target: 100, head: 1000, fields: 10, body: 0, requests: 0, utf8_query: true };
+    const BODY: u64 = 10;
+    const WHOLE: usize = 100;
+
+    /// Logs a request whose response of a hundred bytes, ten of them its body, is sent in its step or a later one.
+    fn answer(
+        log: &mut AccessLog,
+        connection: &mut LoggedConnection,
+        path: &str,
+        is_at_once: bool,
+        unsent: &mut usize,
+    ) {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+        let Next::Request(request) = codec.next(head.as_bytes(), &mut scratch, &LIMITS, &mut |_| false).1 else {
+            panic!("{head} is a request");
+        };
+        request.peer = connection.peer;
+        match is_at_once {
+            true => log.begin_whole(connection, request, 0, (200, BODY)),
+            false => log.begin(connection, request, 0),
+        }
+        connection.head(200, *unsent + WHOLE - BODY as usize);
+        *unsent += WHOLE;
+        log.answered(connection, *unsent);
+    }
+
+    #[test]
+    fn lines_say_what_was_sent_in_their_order_however_they_were_made() {
+        let (socket, mut reader) = UnixStream::pair().expect("a socket pair");
+        let mut log = AccessLog::new(socket.into(), None, AccessLogFormat::Common, 0, 1, "worker 0".to_owned());
+        let mut connection = LoggedConnection::new(Some(([192, 0, 2, 7], 80).into()), None);
+        for (requests, missing) in [
+            (&[("/first", true)][..], 0),
+            (&[("/a", true)], 0),
+            (&[("/b", true), ("/c", true)], 0),
+            (&[("/d", true), ("/later", false), ("/e", true)], 0),
+            (&[("/f", true), ("/g", true), ("/h", true)], 6),
+        ] {
+            let mut unsent = 0;
+            for (path, is_at_once) in requests {
+                answer(&mut log, &mut connection, path, *is_at_once, &mut unsent);
+            }
+            log.sent(&mut connection, unsent as u64 - missing);
+        }
+        log.end(&mut connection);
+        drop(log);
+        let mut written = String::new();
+        reader.read_to_string(&mut written).expect("the log's lines");
+        let ends: Vec<_> = written.lines().filter_map(|line| line.split_once(" +0000] \"GET ")).collect();
+        let full = ["/first", "/a", "/b", "/c", "/d", "/later", "/e", "/f", "/g"];
+        let mut expected = full.map(|path| format!("{path} HTTP/1.1\" 200 10")).to_vec();
+        expected.push("/h HTTP/1.1\" 200 4".to_owned());
+        assert_eq!(ends.iter().map(|(_, end)| *end).collect::<Vec<_>>(), expected);
+        assert!(
+            ends.iter().all(|(begin, _)| begin.starts_with("192.0.2.7 - - [") && !begin.contains("1970")),
+            "{written}"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! PURE. What to append when: the parts of a line, in the order in which they become known.
 //!
 //! A line is laid out when its request is known. A value that comes later, and always has the same length, leaves a
-//! hole that is filled at the end; one whose length varies is inserted when the line is copied. So most lines are
-//! finished with two copies.
+//! hole that is filled at the end; one whose length varies is inserted when the line is copied. So a line is finished
+//! with two copies. Most lines need none of that, since all that they say is known with the response
+//! ([`get`](Plan::get)).
 #![forbid(unsafe_code)]
 
 use super::buffer::{Short, SHORT_MAX};
@@ -21,6 +22,9 @@ pub(super) struct Plan {
     pub(super) late_max: usize,
     /// Whether values are JSON.
     pub(super) is_json: bool,
+    /// The text before a GET request and its method, if lines begin as in the formats `common` and `combined`, and say
+    /// nothing that is known only once a response was sent, but for the second.
+    pub(super) get: Option<Short>,
 }
 
 /// A short text, and what comes after it.
@@ -91,7 +95,10 @@ impl Plan {
         }
         early.text.push(b'\n');
         let inserted = late.iter().filter(|late| matches!(late, Late::Bytes | Late::Insert(_))).count();
-        Plan { prefix: prefix.done(), early: early.done(), late, late_max: inserted * LATE_MAX, is_json }
+        let late_max = inserted * LATE_MAX;
+        let (early, is_plain) = (early.done(), matches!(late[..], [Late::Local, Late::Status, Late::Bytes]));
+        let get = if is_plain { before_get(&early) } else { None };
+        Plan { prefix: prefix.done(), early, late, late_max, is_json, get }
     }
 
     /// How many places of a line are marked: those of [`late`](Plan::late), and its end.
@@ -103,6 +110,16 @@ impl Plan {
     pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.prefix.iter().chain(&self.early)
     }
+}
+
+/// The text before a request and the method GET, if the steps begin with time, request, status and bytes.
+fn before_get(early: &[Step]) -> Option<Short> {
+    let [time, request, Step { value: Value::Hole(_), .. }, Step { value: Value::Gap, .. }, ..] = early else {
+        return None;
+    };
+    let text = [request.text.as_slice(), b"GET "].concat();
+    let is_so = matches!((&time.value, &request.value), (Value::Hole(_), Value::Request)) && time.text.len() == 0;
+    (is_so && text.len() <= SHORT_MAX).then(|| Short::of(&text))
 }
 
 /// Steps, and the text that the next one begins with.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::server::access_log::escape::is_plain;
+use crate::server::access_log::whole::ResponseText;
 use crate::server::http::{Codec, Limits, Next, Scratch};
 
 const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0, utf8_query: true };
@@ -179,5 +180,58 @@ fn a_client_is_named_by_its_address() {
         (None, "0.0.0.0"),
     ] {
         assert_eq!(remote(client.map(|client| client.parse().expect("an address"))), name);
+    }
+}
+
+#[test]
+fn a_line_is_the_same_whether_it_was_made_at_once_or_step_by_step() {
+    let own = "$remote_addr, $time_local|$request|${status}x$body_bytes_sent $host $http_referer $request_method.";
+    for format in [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Template(own.to_owned())] {
+        let mut formatter = formatter(format, 65_536);
+        assert!(formatter.is_known_early());
+        let outcomes = [(200, 0), (200, 13), (404, 9), (599, 10), (200, 99), (503, 100), (200, 32_768)];
+        let heads: Vec<String> = ["/", "/\"a\\\"", &format!("/{}", "a".repeat(100)), "http://y/?b=c"]
+            .iter()
+            .flat_map(|target| ["GET", "POST"].map(|method| format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")))
+            .chain(["GET / HTTP/1.0\r\nReferer: r\r\nUser-Agent: é\"\r\n\r\n".to_owned()])
+            .collect();
+        let (mut whole, mut written) = (DraftLines::default(), Vec::new());
+        let (mut response, mut expected) = (ResponseText::default(), Vec::new());
+        let cases: Vec<_> = heads.iter().flat_map(|head| outcomes.map(|outcome| (head, outcome))).collect();
+        for (head, outcome) in &cases {
+            let prefix = formatter.prefix("192.0.2.7", None);
+            let client = ClientText { address: "192.0.2.7", peer: None, prefix: &prefix };
+            let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+            let Next::Request(request) = codec.next(head.as_bytes(), &mut scratch, &LIMITS, &mut |_| false).1 else {
+                panic!("{head} is a request");
+            };
+            let dated = ClientText { prefix: &formatter.dated(&prefix), ..client };
+            formatter.make_whole(&mut whole, dated, request, *outcome, &mut response);
+            let (mut lines, mut out) = (DraftLines::default(), Buffer::default());
+            formatter.begin(&mut lines, client, request, &request.origin());
+            let (status, bytes) = *outcome;
+            formatter.finish(&mut lines, 0, NOW, Outcome { status, bytes, micros: 0 }, &mut out);
+            expected.push(String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8"));
+        }
+        // A second later, so that the time changes, and back again.
+        formatter.set_time(&mut whole, NOW + 1000);
+        formatter.set_time(&mut whole, NOW);
+        let text = |line: &[u8]| String::from_utf8(line.to_owned()).expect("a line is UTF-8");
+        assert_eq!(whole.whole(formatter.marks()).map(text).collect::<Vec<_>>(), expected);
+        // A client that has not read all of it.
+        let mut lines = formatter.reopen(&whole, cases.iter().map(|(_, (_, bytes))| *bytes));
+        for (line, (_, (status, bytes))) in cases.iter().enumerate() {
+            let mut out = Buffer::default();
+            let outcome = Outcome { status: *status, bytes: *bytes, micros: 0 };
+            formatter.finish(&mut lines, line * formatter.marks(), NOW, outcome, &mut out);
+            written.push(text(out.as_slice()));
+        }
+        assert_eq!(written, expected);
+    }
+    for format in [AccessLogFormat::Vhost, AccessLogFormat::Json, AccessLogFormat::Template("$msec".to_owned())] {
+        assert!(
+            !formatter(format, 65_536).is_known_early(),
+            "it says how long a response took, or when exactly it was sent"
+        );
     }
 }

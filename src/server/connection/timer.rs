@@ -74,6 +74,10 @@ impl Timer {
     /// codec waits for now.
     #[inline]
     pub(super) fn after_reading(&mut self, phase: Phase, requests: usize, received: usize, cx: &Context<'_>) {
+        if requests > 0 && phase == Phase::Idle {
+            // What nearly all steps end with.
+            return self.start(Timing::Idle, cx);
+        }
         let timing = match phase {
             Phase::Head => Timing::Head,
             Phase::Body if self.timing == Timing::Memory => return,

@@ -113,7 +113,7 @@ impl Codec {
         // Most heads arrive whole. An incomplete one is scanned line by line, since a client that sends byte by byte
         // must not have everything parsed again with each byte.
         let Scratch { whole, lines, recall } = scratch;
-        if self.scan == Scan::default() {
+        if !self.scan.is_begun() {
             let head = match recall {
                 None => parse_whole(input, whole, limits),
                 Some(recall) if !recall.knows(input) => {

@@ -22,7 +22,7 @@ use super::response::is_value;
 use super::{Limits, Reject};
 
 /// How far the lines of an incomplete head were scanned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
     /// The beginning of the first incomplete line.
     line: u32,
@@ -33,6 +33,12 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// Whether a part of a head was scanned.
+    #[inline]
+    pub(super) fn is_begun(self) -> bool {
+        self.searched > 0
+    }
+
     /// Scans what is new in `input`, which begins with the head. Returns the length of the head once it is complete, or
     /// the first rule that an incomplete head breaks.
     pub(super) fn find_end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {

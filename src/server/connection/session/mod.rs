@@ -151,9 +151,6 @@ impl Session {
                 if cx.proxies.are_trusted {
                     request.via = Some(self.peer.via(cx.station.config));
                 }
-                if let Some(log) = &mut cx.logs.access {
-                    log.begin(self.peer.begin_logging(), request, cx.clock.micros);
-                }
                 if let Some(slow) = &mut cx.logs.slow {
                     slow.begin();
                 }
@@ -166,6 +163,10 @@ impl Session {
                 match &answered {
                     // The case of nearly all responses. By reference, since each move of one costs as much as a field.
                     Ok(Response { head, body: Body::Bytes(bytes) }) if bytes.len() as u64 <= COPY_MAX => {
+                        if let Some(log) = &mut cx.logs.access {
+                            let outcome = (head.status, bytes.len() as u64);
+                            log.begin_whole(self.peer.begin_logging(), request, cx.clock.micros, outcome);
+                        }
                         self.start_at_once(head, bytes, cx);
                         if matches!(bytes, Cow::Borrowed(_)) && !head.owns_memory() {
                             // To find out once more which of the many kinds it is would cost forty instructions.
@@ -173,6 +174,9 @@ impl Session {
                         }
                     }
                     _ => {
+                        if let Some(log) = &mut cx.logs.access {
+                            log.begin(self.peer.begin_logging(), request, cx.clock.micros);
+                        }
                         let response = guard::unless_panicked(answered, request, &cx.station);
                         let (body, takes_trailers) = asked_for(&response, request);
                         self.start_other(response, &body, takes_trailers, cx);
