@@ -13,6 +13,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// came before: of two connections the one that was served before it has been idle for longer.
 const STEP: Duration = Duration::from_millis(1);
 
+/// The time between two waits in a busy loop. Times are truncated to milliseconds, so this means less than two.
+const CLOSE: Duration = Duration::from_millis(1);
+
 /// The clocks of a loop.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -49,7 +52,7 @@ impl Wait {
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        let (never, last) = (Time::NEVER, Wait::new(Time::NEVER, Time::NEVER));
+        let (never, last) = (Time::NEVER, Wait::new(Time::NEVER, Time::default()));
         Clock { now: never, micros: 0, running: never, lost: Span::default(), expected: never, last }
     }
 
@@ -89,6 +92,11 @@ impl Clock {
         }
         self.expected = self.last.end;
         self.last.span
+    }
+
+    /// Whether the turn that ends at `now` follows closely on the one before, as in a worker with much to do.
+    pub(crate) fn turns_are_close(&self, now: Time) -> bool {
+        now.since(self.last.now) <= CLOSE
     }
 
     /// The real time at which the clock for deadlines shows `running`.
@@ -148,6 +156,16 @@ mod tests {
             let next = begun_at(&mut clock, 1_000 + turn * 150);
             assert!(next > before);
             before = next;
+        }
+    }
+
+    #[test]
+    fn turns_are_close_if_less_than_two_milliseconds_lie_between_their_ends() {
+        let mut clock = Clock::new();
+        for (end, is_close) in [(1_001, false), (1_001, true), (1_002, true), (1_004, false), (1_004, true)] {
+            let now = clock.end_turn(at(end));
+            assert_eq!(clock.turns_are_close(now), is_close, "{end}");
+            clock.wait_for(Time::NEVER, now);
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use log::{debug, warn};
 use mio::net::TcpStream;
 
 use super::Server;
-use crate::server::acceptor::Refusal;
+use crate::server::acceptor::{Acceptor, Refusal};
 use crate::server::answer::response::Response;
 use crate::server::client::{Client, Peer};
 use crate::server::connection::{self, Connection};
@@ -19,6 +20,9 @@ use crate::time::Time;
 
 /// The maximum number of connections from one listener per turn, so that open connections have theirs.
 pub(super) const ACCEPTS: usize = 64;
+
+/// Longer than the kernel's tick where that is four milliseconds or less (CONFIG_HZ of 250 and more).
+const TICK: Duration = Duration::from_millis(5);
 
 /// The maximum number of connections to examine for one new connection.
 const EXAMINED_MAX: usize = 16;
@@ -148,12 +152,17 @@ where
         }
     }
 
-    /// When there may be a connection to accept, and a place for it.
-    pub(super) fn accept_due(&self) -> Option<Time> {
+    /// When there may be a connection to accept, and a place for it, if the turn ends at `now`.
+    pub(super) fn accept_due(&self, now: Time) -> Option<Time> {
         if self.admission.is_quiet() {
             return None;
         }
-        let due = self.acceptors.due(|acceptor, due| self.handshakes.due(acceptor, due))?;
+        // A busy loop sees in its next turns that a neighbour's queue is due. A timer for that would have to be set and
+        // cleared in each of them, and one that is nearer than the kernel's next tick sets the hardware's each time.
+        let earliest = if self.connections.cx.clock.turns_are_close(now) { now + TICK } else { now };
+        let of_neighbour = |acceptor: &Acceptor| acceptor.neighbour.map_or(Time::default(), |_| earliest);
+        let due = |acceptor: &Acceptor, due: Time| self.handshakes.due(acceptor, due.max(of_neighbour(acceptor)));
+        let due = self.acceptors.due(due)?;
         match self.has_room(0) {
             _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),

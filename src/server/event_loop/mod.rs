@@ -257,7 +257,7 @@ where
             .connections
             .due(now)
             .min(or_never(self.admission.retry(self.connections.table.closed())))
-            .min(or_never(self.accept_due()))
+            .min(or_never(self.accept_due(now)))
             .min(or_never(self.passing.due()))
             .min(or_never(self.taking.due()));
         self.connections.cx.clock.wait_for(next, now)
