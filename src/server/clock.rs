@@ -163,6 +163,7 @@ mod tests {
     fn turns_are_close_if_less_than_two_milliseconds_lie_between_their_ends() {
         let mut clock = Clock::new();
         for (end, is_close) in [(1_001, false), (1_001, true), (1_002, true), (1_004, false), (1_004, true)] {
+            begun_at(&mut clock, end);
             let now = clock.end_turn(at(end));
             assert_eq!(clock.turns_are_close(now), is_close, "{end}");
             clock.wait_for(Time::NEVER, now);

@@ -120,13 +120,13 @@ where
 
 fn http1(state: &State) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    let timeout = Some(state.head_timeout).filter(|timeout| !timeout.is_zero());
+    let timeout = Some(state.head.timeout).filter(|timeout| !timeout.is_zero());
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
         // hyper refuses less than 8 KiB.
-        .max_buf_size(state.max_head.max(8192))
-        .max_headers(state.max_fields);
+        .max_buf_size(state.head.bytes.max(8192))
+        .max_headers(state.head.fields);
     builder
 }
 
@@ -156,7 +156,7 @@ where
 {
     let service = Adapted::new(service, client, Arc::default(), Arc::clone(&state));
     let mut builder = http2::Builder::new(Local);
-    builder.timer(TokioTimer::new()).max_header_list_size(u32::try_from(state.max_head).unwrap_or(u32::MAX));
+    builder.timer(TokioTimer::new()).max_header_list_size(u32::try_from(state.head.bytes).unwrap_or(u32::MAX));
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     until_end(connection, draining(), |connection| connection.graceful_shutdown(), &state).await;
 }

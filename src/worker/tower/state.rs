@@ -53,15 +53,21 @@ pub(super) async fn grace_over() {
     sleep(GRACE).await;
 }
 
+/// How long and how large the head of a request may be.
+#[derive(Debug)]
+pub(super) struct HeadLimits {
+    pub(super) timeout: Duration,
+    pub(super) bytes: usize,
+    pub(super) fields: usize,
+}
+
 /// What the connections of a worker share.
 #[derive(Debug)]
 pub(super) struct State {
     page: RowPage,
     pub(super) tag: String,
     pub(super) max_connections: usize,
-    pub(super) head_timeout: Duration,
-    pub(super) max_head: usize,
-    pub(super) max_fields: usize,
+    pub(super) head: HeadLimits,
     exits_on_panic: bool,
     is_draining: AtomicBool,
     /// Whether handshakes wait for the next turn.
@@ -80,9 +86,7 @@ impl State {
             page,
             tag,
             max_connections: config.capacity.max_connections,
-            head_timeout: config.timeouts.head,
-            max_head: config.limits.head,
-            max_fields: config.limits.fields,
+            head: HeadLimits { timeout: config.timeouts.head, bytes: config.limits.head, fields: config.limits.fields },
             exits_on_panic: config.exits_on_panic(),
             is_draining: AtomicBool::new(false),
             defers: AtomicBool::new(false),
@@ -177,9 +181,9 @@ impl State {
 
     /// The result of a future, or `None` if it takes longer than a client may take to send a request head.
     pub(super) async fn within_head_timeout<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        match self.head_timeout.is_zero() {
+        match self.head.timeout.is_zero() {
             true => Some(future.await),
-            false => tokio::time::timeout(self.head_timeout, future).await.ok(),
+            false => tokio::time::timeout(self.head.timeout, future).await.ok(),
         }
     }
 
