@@ -8,7 +8,7 @@ use log::{debug, warn};
 use mio::net::TcpStream;
 
 use super::Server;
-use crate::server::acceptor::{Acceptor, Refusal};
+use crate::server::acceptor::Refusal;
 use crate::server::answer::response::Response;
 use crate::server::client::{Client, Peer};
 use crate::server::connection::{self, Connection};
@@ -159,10 +159,11 @@ where
         }
         // A busy loop sees in its next turns that a neighbour's queue is due. A timer for that would have to be set and
         // cleared in each of them, and one that is nearer than the kernel's next tick sets the hardware's each time.
-        let earliest = if self.connections.cx.clock.turns_are_close(now) { now + TICK } else { now };
-        let of_neighbour = |acceptor: &Acceptor| acceptor.neighbour.map_or(Time::default(), |_| earliest);
-        let due = |acceptor: &Acceptor, due: Time| self.handshakes.due(acceptor, due.max(of_neighbour(acceptor)));
-        let due = self.acceptors.due(due)?;
+        let is_close = self.connections.cx.clock.turns_are_close(now);
+        let due = self.acceptors.due(|acceptor, due| {
+            let waits = is_close && acceptor.neighbour.is_some();
+            self.handshakes.due(acceptor, if waits { due.max(now + TICK) } else { due })
+        })?;
         match self.has_room(0) {
             _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),
