@@ -111,16 +111,14 @@ fn assert_is_a_line(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     /// Runs each target briefly with damaged examples, so that the simplest mistakes are found without a fuzzer. Leaves
     /// out `listen_fds`, which sets variables of the process that other tests read.
     #[test]
     fn every_target_runs() {
-        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut random = move |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as usize % below
-        };
+        let mut draw = random_below(0x9E37_79B9_7F4A_7C15);
+        let mut random = move |below: usize| draw(below as u64) as usize;
         let number = |n: u64| n.to_le_bytes();
         let fact = [&64_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1, 5, 0].map(number).concat()].concat();
         type Target = fn(&[u8]);

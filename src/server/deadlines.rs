@@ -59,6 +59,7 @@ impl Deadlines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     #[test]
     fn alarms_ring_in_order_and_not_early() {
@@ -92,11 +93,7 @@ mod tests {
     #[test]
     fn however_deadlines_move_each_is_met_and_none_early() {
         for seed in 1..=50_u64 {
-            let mut state = seed;
-            let mut below = |bound: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % bound
-            };
+            let mut below = random_below(seed);
             let (mut deadlines, mut places, mut now) = (Deadlines::default(), [None::<Open>; 40], 1_000);
             for _ in 0..5_000 {
                 let index = below(places.len() as u64) as usize;

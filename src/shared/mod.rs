@@ -35,6 +35,7 @@
 //! - `outlet.rs`: writes logs without blocking, and counts what was lost; `log_writer.rs`: standard error as a log;
 //!   `log_file.rs`: the file of the access log; `log_text.rs`: common texts
 //! - `whole_file.rs`: reads a file that a setting names, and waits for nobody
+//! - `random.rs`: PURE. Random cases for unit tests
 //!
 //! # Who trusts whom
 //!
@@ -199,6 +200,8 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod outlet;
 pub(crate) mod pace;
+#[cfg(test)]
+pub(crate) mod random;
 pub(crate) mod request;
 pub(crate) mod scoreboard;
 pub(crate) mod seats;

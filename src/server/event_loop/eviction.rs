@@ -108,6 +108,7 @@ impl Eviction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     const NOW: Time = Time::from_millis(100_000);
 
@@ -168,11 +169,7 @@ mod tests {
     #[test]
     fn of_any_connections_the_candidates_are_the_first_in_order() {
         for seed in 1..=200_u64 {
-            let mut state = seed;
-            let mut below = |bound: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % bound
-            };
+            let mut below = random_below(seed);
             let (count, spread) = (below(3 * CANDIDATES as u64) as usize, 1 + below(40));
             let all: Vec<Idle> =
                 (0..count).map(|index| idle(below(3) == 0, NOW.as_millis() - below(spread), index)).collect();

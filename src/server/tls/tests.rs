@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::fuzzing;
 use super::session::{TlsSession, OVERHEAD, RECORD};
 use super::stream::Stream;
+use crate::shared::random::random_below;
 use crate::shared::tls::TlsVersion;
 
 fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
@@ -153,11 +154,8 @@ fn an_alert_comes_after_what_was_there_before_it() {
 
 #[test]
 fn damage_anywhere_is_an_error_or_waits_and_never_a_panic() {
-    let mut seed = 7_u64;
-    let mut random = move |below: usize| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize % below
-    };
+    let mut draw = random_below(7);
+    let mut random = move |below: usize| draw(below as u64) as usize;
     for round in 0..300 {
         let version = [&rustls::version::TLS12, &rustls::version::TLS13][round % 2];
         let (mut client, mut session) = (client(version), fuzzing::session());

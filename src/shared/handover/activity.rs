@@ -81,17 +81,17 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     /// A pool of two or more workers, each with connections that take parts of its time, in thousandths.
     struct Pool {
-        random: u64,
+        random: Box<dyn FnMut(u64) -> u64>,
         workers: Vec<Vec<u64>>,
     }
 
     impl Pool {
         fn draw(&mut self, below: u64) -> u64 {
-            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.random >> 33) % below.max(1)
+            (self.random)(below.max(1))
         }
 
         fn time(&self, worker: usize) -> u64 {
@@ -140,7 +140,7 @@ mod tests {
         for seed in 0..50 {
             let mut workers = vec![Vec::new(); 2 + seed as usize % 7];
             workers[0] = vec![950 / 64; 64];
-            let mut pool = Pool { random: seed, workers };
+            let mut pool = Pool { random: Box::new(random_below(seed)), workers };
             let mut activity = Activity::default();
             pool.run(&mut activity, 10 * SAMPLES as usize);
             let times: Vec<_> = (0..pool.workers.len()).map(|worker| pool.time(worker)).collect();
@@ -155,7 +155,7 @@ mod tests {
     fn chance_moves_next_to_nothing() {
         for seed in 0..20 {
             // Each worker is busy for half of its time: the most noise there is.
-            let mut pool = Pool { random: seed, workers: vec![vec![5; 100]; 8] };
+            let mut pool = Pool { random: Box::new(random_below(seed)), workers: vec![vec![5; 100]; 8] };
             let moved = pool.run(&mut Activity::default(), 200 * SAMPLES as usize);
             assert!(moved < 100, "{seed}: {moved} of 800 connections in half an hour");
         }
@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn what_cannot_be_shared_is_left_alone() {
         // One connection is all the load.
-        let mut pool = Pool { random: 1, workers: vec![vec![900], vec![]] };
+        let mut pool = Pool { random: Box::new(random_below(1)), workers: vec![vec![900], vec![]] };
         assert_eq!(pool.run(&mut Activity::default(), 1_000), 0);
         // All are as busy as can be.
-        let mut pool = Pool { random: 1, workers: vec![vec![100; 20]; 4] };
+        let mut pool = Pool { random: Box::new(random_below(1)), workers: vec![vec![100; 20]; 4] };
         assert_eq!(pool.run(&mut Activity::default(), 1_000), 0);
     }
 
@@ -177,7 +177,7 @@ mod tests {
         for seed in 0..10 {
             let mut workers = vec![vec![1; 20]; 2];
             workers[0].push(800);
-            let mut pool = Pool { random: seed, workers };
+            let mut pool = Pool { random: Box::new(random_below(seed)), workers };
             let mut activity = Activity::default();
             // Four looks a second, for three hours.
             let decisions = (0..4 * 3 * 3_600).filter(|_| {

@@ -108,6 +108,7 @@ pub(crate) fn level(loads: &[Load], least: u64, most: u64) -> Vec<Transfer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     fn loads(open: &[u64]) -> Vec<Load> {
         open.iter().enumerate().map(|(slot, open)| Load { slot, has: *open, takes: true }).collect()
@@ -153,11 +154,7 @@ mod tests {
     /// Any pool gets balanced within a few steps, and then nothing moves any more; nobody gets more than the mean.
     #[test]
     fn it_converges_and_does_not_oscillate() {
-        let mut random = 5_u64;
-        let mut draw = |below: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % below
-        };
+        let mut draw = random_below(5);
         for _ in 0..500 {
             let count = 1 + draw(16) as usize;
             let most = [10, 300, 5_000][draw(3) as usize];
@@ -194,11 +191,8 @@ mod tests {
     }
 
     fn simulate(seed: u64) {
-        let mut random = seed;
-        let mut draw = move |below: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % below.max(1)
-        };
+        let mut random = random_below(seed);
+        let mut draw = move |below: u64| random(below.max(1));
         let each = [20, 300, 1_250][draw(3) as usize];
         let mut pool = loads(&[each * 8, 0, 0, 0, 0, 0, 0, 0]);
         let (mut orders, mut moved, mut allowed, mut calm) = (Vec::<(Move, u64)>::new(), 0, each * 8, 0);

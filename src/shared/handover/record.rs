@@ -126,14 +126,11 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
 
     #[test]
     fn what_is_written_is_read() {
-        let mut random = 7_u64;
-        let mut draw = |below: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % below
-        };
+        let mut draw = random_below(7);
         let (mut bytes, unread) = (Vec::new(), vec![b'x'; UNREAD_MAX]);
         for _ in 0..2000 {
             let source = match draw(3) {

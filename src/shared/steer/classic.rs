@@ -153,6 +153,7 @@ fn word(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::random::random_below;
     use crate::shared::seats::SEATS_MAX;
 
     /// The fields of a packet that a program reads.
@@ -287,11 +288,8 @@ mod tests {
     #[test]
     fn whoever_is_away_nobody_gets_a_connection_who_may_not_and_no_other_client_moves() {
         for seed in 1..=40_u64 {
-            let mut state = seed;
-            let mut below = |bound: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                ((state >> 33) % bound) as usize
-            };
+            let mut random = random_below(seed);
+            let mut below = |bound: u64| random(bound) as usize;
             let count = 1 + below([4, 64, SEATS_MAX as u64][seed as usize % 3]);
             let cpus: Vec<usize> = (0..count).map(|_| below(16)).collect();
             let percent = [5, 50, 95][below(3)];

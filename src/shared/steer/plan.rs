@@ -36,6 +36,7 @@ pub(crate) fn plan(conditions: impl Iterator<Item = Condition>) -> Seats {
 mod tests {
     use super::Condition::{Free, Full, Stalled, Vacant};
     use super::*;
+    use crate::shared::random::random_below;
 
     fn seats(list: &[usize]) -> Seats {
         let mut seats = Seats::default();
@@ -60,12 +61,8 @@ mod tests {
 
     #[test]
     fn it_is_never_empty_and_never_takes_a_worse_one() {
-        let mut random = 1_u64;
+        let mut draw = random_below(1);
         for _ in 0..2000 {
-            let mut draw = |below: u64| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (random >> 33) % below
-            };
             let count = 1 + draw(SEATS_MAX as u64);
             let kinds = 1 + draw(4) as usize;
             let all = [Vacant, Full, Stalled, Free];
