@@ -81,9 +81,6 @@ class Scale:
         self.points, self.seconds, self.most = points, seconds, most
         self.servers = peers.available(["raw", "forkpool"])
         self.servers = [server for server in self.servers if "keep-alive" in server.workloads]
-        for server in self.servers:
-            # On a busy machine, opening 100 000 connections outlasts the time that a client has for its first head.
-            server.environment = {**server.environment, "FORKPOOL_HEAD_TIMEOUT": "1h"}
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpus, self.client_cpus = cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :]
         self.has_perf = peers.perf_counts()
