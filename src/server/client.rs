@@ -409,7 +409,16 @@ impl Peer {
     }
 
     /// What the access log knows about the connection; created if necessary.
+    #[inline]
     pub(crate) fn begin_logging(&mut self) -> &mut LoggedConnection {
+        match self {
+            Peer::Logged(logged) => logged,
+            _ => self.begin_logging_otherwise(),
+        }
+    }
+
+    #[inline(never)]
+    fn begin_logging_otherwise(&mut self) -> &mut LoggedConnection {
         if let Peer::Unix | Peer::V4(_) | Peer::V6(_) = self {
             *self = Peer::Logged(LoggedConnection::new(self.address(), None));
         }

@@ -4,6 +4,7 @@
 //! the call of memcpy(3). So a [`Short`] text is copied as a whole, with whatever lies behind it, which costs ten.
 #![forbid(unsafe_code)]
 
+use std::mem;
 use std::ops::Range;
 
 /// The maximum length of a short text.
@@ -151,26 +152,67 @@ impl Buffer {
         }
     }
 
+    /// What is allocated behind the bytes.
+    #[inline(always)]
+    pub(super) fn space(&mut self) -> Space<'_> {
+        Space(self.bytes.get_mut(self.len..).unwrap_or_default())
+    }
+
+    /// Adds what the [space](Buffer::space) was filled with, of which this much is left.
+    #[inline(always)]
+    pub(super) fn add_filled(&mut self, left: usize) {
+        self.len = self.bytes.len() - left;
+    }
+
     #[inline]
     pub(super) fn part(&self, part: Range<usize>) -> &[u8] {
         &self.bytes[part]
     }
 }
 
+/// Space of a fixed size, to be filled piece by piece. That takes half as many instructions as to append the pieces to a
+/// [`Buffer`], which may have to grow for each. The space that is left is of no use once a piece did not fit.
+pub(super) struct Space<'b>(&'b mut [u8]);
+
+impl Space<'_> {
+    #[inline(always)]
+    pub(super) fn left(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    pub(super) fn append(&mut self, text: &[u8]) -> Option<()> {
+        let (place, rest) = mem::take(&mut self.0).split_at_mut_checked(text.len())?;
+        copy(text, place);
+        self.0 = rest;
+        Some(())
+    }
+
+    #[inline(always)]
+    pub(super) fn append_short(&mut self, text: &Short) -> Option<()> {
+        let rest = mem::take(&mut self.0);
+        *rest.first_chunk_mut()? = text.bytes;
+        self.0 = rest.get_mut(text.len..)?;
+        Some(())
+    }
+}
+
 /// Copies a text to a room of its length: a short one as two pieces that overlap, instead of by memcpy(3).
-#[inline]
+#[inline(always)]
 fn copy(text: &[u8], room: &mut [u8]) {
+    // In this order each length costs two comparisons at most for each power of two.
     match text.len() {
-        8..=16 => copy_ends::<8>(text, room),
-        17..=32 => copy_ends::<16>(text, room),
-        33..=64 => copy_ends::<32>(text, room),
-        65..=128 => copy_ends::<64>(text, room),
+        ..8 => room.copy_from_slice(text),
+        ..17 => copy_ends::<8>(text, room),
+        ..33 => copy_ends::<16>(text, room),
+        ..65 => copy_ends::<32>(text, room),
+        ..129 => copy_ends::<64>(text, room),
         _ => room.copy_from_slice(text),
     }
 }
 
 /// Copies the first `N` bytes and the last ones.
-#[inline]
+#[inline(always)]
 fn copy_ends<const N: usize>(text: &[u8], room: &mut [u8]) {
     if let (Some(first), Some(room)) = (text.first_chunk::<N>(), room.first_chunk_mut()) {
         *room = *first;

@@ -1,10 +1,29 @@
 //! PURE. Values of clients, so that they neither end a value or a line nor command a terminal.
 #![forbid(unsafe_code)]
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Space};
 
 /// Replaces the rest of a value that is too long.
 pub(super) const ELLIPSIS: &[u8] = b"...";
+
+/// Fills space with a value as [`escape_text`] does, unless there is too little.
+#[inline(never)]
+pub(super) fn fill_with_text<'s>(mut space: Space<'s>, value: &[u8], room: usize) -> Option<Space<'s>> {
+    if value.len() > room || !is_plain(value) {
+        return fill_with_odd_text(space, value, room);
+    }
+    space.append(value)?;
+    Some(space)
+}
+
+#[cold]
+#[inline(never)]
+fn fill_with_odd_text<'s>(mut space: Space<'s>, value: &[u8], room: usize) -> Option<Space<'s>> {
+    let mut text = Buffer::default();
+    escape_odd_text(value, room, &mut text);
+    space.append(text.as_slice())?;
+    Some(space)
+}
 
 /// Appends a value. Bytes that could end a value or a line, or command a terminal, are written as `\xHH`.
 #[inline(never)]
@@ -69,28 +88,40 @@ fn hex(digit: u8) -> u8 {
 
 /// Whether a value consists of visible ASCII and blanks, without quotes and backslashes. Nearly all do, so it checks
 /// eight bytes at once, and the last eight again if there is a rest.
-#[inline]
+#[inline(always)]
 pub(super) fn is_plain(value: &[u8]) -> bool {
-    let Some(last) = value.last_chunk() else {
-        return value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
-    };
-    let (mut found, mut rest) = (odd(*last), value);
+    let Some(last) = value.last_chunk() else { return odd(fold(value)) & HIGHS == 0 };
+    let (mut found, mut rest) = (odd(u64::from_ne_bytes(*last)), value);
     while let Some((first, after)) = rest.split_first_chunk() {
-        found |= odd(*first);
+        found |= odd(u64::from_ne_bytes(*first));
         rest = after;
     }
-    found == 0
+    found & HIGHS == 0
 }
 
-/// Zero if all of these bytes are plain.
-#[inline]
-fn odd(bytes: [u8; 8]) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = ONES * 0x80;
-    let word = u64::from_le_bytes(bytes);
-    // Not zero if some byte is zero, and zero if none is.
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let other = |byte: u8| has_zero(word ^ (ONES * u64::from(byte)));
-    (word | controls | other(b'"') | other(b'\\') | other(0x7f)) & HIGHS
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = ONES * 0x80;
+const BLANKS: u64 = ONES * b' ' as u64;
+
+/// Has no highest bit of a byte if all bytes of the word are plain. If one is not, only bytes after it can disturb.
+#[inline(always)]
+fn odd(word: u64) -> u64 {
+    let (control, delete) = (word.wrapping_sub(BLANKS), word.wrapping_add(ONES));
+    let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
+    word | control | delete | is(b'"') | is(b'\\')
+}
+
+/// The bytes of a value that is shorter than a word, each at least once, and blanks.
+#[inline(always)]
+fn fold(value: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (value.first_chunk(), value.last_chunk()) {
+        return u64::from(u32::from_ne_bytes(*first)) << 32 | u64::from(u32::from_ne_bytes(*last));
+    }
+    match value {
+        [] => BLANKS,
+        [first, ..] => {
+            let [middle, last] = [value.len() / 2, value.len() - 1].map(|place| value[place]);
+            u64::from_ne_bytes([*first, middle, last, b' ', b' ', b' ', b' ', b' '])
+        }
+    }
 }

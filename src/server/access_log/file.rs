@@ -76,14 +76,11 @@ impl Sink {
         self.line_max
     }
 
-    /// Returns the buffer, with space for a line of at most this many bytes.
-    pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Buffer {
-        if self.buffer.len() + bound > self.line_max {
-            self.make_room(bound, now);
-        }
-        if self.buffer.is_empty() {
-            self.buffer.reserve(self.line_max);
-            self.oldest = now;
+    /// Returns the buffer, with space for a line of at most this many bytes. It is this time, in microseconds.
+    #[inline]
+    pub(super) fn room_for(&mut self, bound: usize, micros: u64) -> &mut Buffer {
+        if self.buffer.is_empty() || self.buffer.len() + bound > self.line_max {
+            self.make_room(bound, Time::from_millis(micros / 1000));
         }
         &mut self.buffer
     }
@@ -103,12 +100,20 @@ impl Sink {
         self.added();
     }
 
+    #[cold]
+    #[inline(never)]
     fn make_room(&mut self, bound: usize, now: Time) {
-        if self.retry.is_none_or(|due| due <= now) {
-            self.flush(now);
+        if self.buffer.len() + bound > self.line_max {
+            if self.retry.is_none_or(|due| due <= now) {
+                self.flush(now);
+            }
+            if self.buffer.len() + bound > BUFFER {
+                self.lose(&NOBODY_READS, now);
+            }
         }
-        if self.buffer.len() + bound > BUFFER {
-            self.lose(&NOBODY_READS, now);
+        if self.buffer.is_empty() {
+            self.buffer.reserve(self.line_max);
+            self.oldest = now;
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct AccessLog {
     epoch: u64,
     /// When to determine it again, in microseconds of that clock.
     compare_at: u64,
+    /// When the second ends that the formatter has formatted, or the clocks are to be compared, if that is earlier.
+    second_ends: u64,
 }
 
 /// What the log knows about a connection.
@@ -115,7 +117,7 @@ impl AccessLog {
         let sink = Sink::new(file, shared_copy, tag);
         let formatter = Formatter::new(&format, sink.line_max(), worker, process);
         let (spare, whole, latest) = (Vec::new(), Draft::default(), ResponseText::default());
-        AccessLog { formatter, sink, spare, whole, latest, epoch: 0, compare_at: 0 }
+        AccessLog { formatter, sink, spare, whole, latest, epoch: 0, compare_at: 0, second_ends: 0 }
     }
 
     /// Registers a request whose response has this status and a body of this length, all of which will be sent in this
@@ -137,7 +139,10 @@ impl AccessLog {
             connection.dated_at = self.formatter.second;
         }
         let client = client_text(&connection.remote, &connection.dated, connection.peer);
-        self.formatter.make_whole(&mut self.whole.lines, client, request, (status, length), &mut self.latest);
+        let outcome = (status, length);
+        if !self.formatter.make_whole(&mut self.whole.lines, &client, request, outcome, &mut self.latest) {
+            return self.begin(connection, request, turn);
+        }
         // Where the body begins is known once its end is.
         self.whole.entries.push(Entry { began: turn, status, body: length, end: OPEN });
     }
@@ -224,24 +229,34 @@ impl AccessLog {
     /// Writes the whole lines, since all of their responses are sent.
     fn write_whole(&mut self) {
         let micros = clock::now_micros();
-        if micros >= self.compare_at {
-            self.compare_clocks(micros);
+        if micros >= self.second_ends {
+            self.begin_second(micros);
         }
-        let now = Time::from_millis(micros / 1000);
-        self.formatter.set_time(&mut self.whole.lines, self.epoch + now.as_millis());
         match self.whole.entries.len() {
             1 => {
                 let line = self.whole.lines.text.as_slice();
-                self.sink.room_for(line.len(), now).append(line);
+                self.sink.room_for(line.len(), micros).append(line);
             }
             _ => {
                 for line in self.whole.lines.whole(self.formatter.marks()) {
-                    self.sink.room_for(line.len(), now).append(line);
+                    self.sink.room_for(line.len(), micros).append(line);
                 }
             }
         }
         self.sink.added();
         self.whole.clear();
+    }
+
+    /// Sets the time of the whole lines, and how long that is the time of further ones.
+    #[cold]
+    #[inline(never)]
+    fn begin_second(&mut self, micros: u64) {
+        if micros >= self.compare_at {
+            self.compare_clocks(micros);
+        }
+        self.formatter.set_time(&mut self.whole.lines, self.epoch + micros / 1000);
+        let end = (self.formatter.second + 1000).saturating_sub(self.epoch) * 1000;
+        self.second_ends = end.min(self.compare_at);
     }
 
     /// Keeps the whole lines with their connection, since it is not certain that all of their responses will be sent.
@@ -301,11 +316,10 @@ impl AccessLog {
         if micros >= self.compare_at {
             self.compare_clocks(micros);
         }
-        let now = Time::from_millis(micros / 1000);
         let first = draft.written * self.formatter.marks();
         draft.written += 1;
-        let buffer = self.sink.room_for(self.formatter.bound(&draft.lines, first), now);
-        self.formatter.finish(&mut draft.lines, first, self.epoch + now.as_millis(), outcome, buffer);
+        let buffer = self.sink.room_for(self.formatter.bound(&draft.lines, first), micros);
+        self.formatter.finish(&mut draft.lines, first, self.epoch + micros / 1000, outcome, buffer);
         self.sink.added();
     }
 

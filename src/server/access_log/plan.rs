@@ -3,7 +3,7 @@
 //! A line is laid out when its request is known. A value that comes later, and always has the same length, leaves a
 //! hole that is filled at the end; one whose length varies is inserted when the line is copied. So a line is finished
 //! with two copies. Most lines need none of that, since all that they say is known with the response
-//! ([`get`](Plan::get)).
+//! ([`whole`](Plan::whole)).
 #![forbid(unsafe_code)]
 
 use super::buffer::{Short, SHORT_MAX};
@@ -22,9 +22,28 @@ pub(super) struct Plan {
     pub(super) late_max: usize,
     /// Whether values are JSON.
     pub(super) is_json: bool,
-    /// The text before a GET request and its method, if lines begin as in the formats `common` and `combined`, and say
-    /// nothing that is known only once a response was sent, but for the second.
-    pub(super) get: Option<Short>,
+    /// If lines begin as in the formats `common` and `combined`, and say nothing that is known only once a response was
+    /// sent, but for the second.
+    pub(super) whole: Option<WholePlan>,
+}
+
+/// How lines are made of which all is known with the response.
+#[derive(Debug)]
+pub(super) struct WholePlan {
+    /// The text between the time and a request that is a GET, with the method.
+    pub(super) before_get: Vec<u8>,
+    /// The texts between the request and the status, between that and the bytes, and after these.
+    pub(super) around_status: [Vec<u8>; 3],
+    pub(super) rest: Vec<RestStep>,
+}
+
+/// A value after the bytes, and the text after it.
+#[derive(Debug)]
+pub(super) struct RestStep {
+    pub(super) value: Value,
+    pub(super) text: Short,
+    /// The same if there is no such value.
+    pub(super) absent: Short,
 }
 
 /// A short text, and what comes after it.
@@ -97,8 +116,8 @@ impl Plan {
         let inserted = late.iter().filter(|late| matches!(late, Late::Bytes | Late::Insert(_))).count();
         let late_max = inserted * LATE_MAX;
         let (early, is_plain) = (early.done(), matches!(late[..], [Late::Local, Late::Status, Late::Bytes]));
-        let get = if is_plain { before_get(&early) } else { None };
-        Plan { prefix: prefix.done(), early, late, late_max, is_json, get }
+        let whole = if is_plain { WholePlan::of(&early) } else { None };
+        Plan { prefix: prefix.done(), early, late, late_max, is_json, whole }
     }
 
     /// How many places of a line are marked: those of [`late`](Plan::late), and its end.
@@ -112,15 +131,28 @@ impl Plan {
     }
 }
 
-/// The text before a request and the method GET, if the steps begin with time, request, status and bytes.
-fn before_get(early: &[Step]) -> Option<Short> {
-    let [time, request, Step { value: Value::Hole(_), .. }, Step { value: Value::Gap, .. }, ..] = early else {
-        return None;
-    };
-    let text = [request.text.as_slice(), b"GET "].concat();
-    let is_so = matches!((&time.value, &request.value), (Value::Hole(_), Value::Request)) && time.text.len() == 0;
-    (is_so && text.len() <= SHORT_MAX).then(|| Short::of(&text))
+impl WholePlan {
+    /// For steps that begin with time, request, status and bytes.
+    fn of(early: &[Step]) -> Option<WholePlan> {
+        let [time, request, status, bytes, first, rest @ ..] = early else { return None };
+        let kinds = [&time.value, &request.value, &status.value, &bytes.value];
+        let [Value::Hole(_), Value::Request, Value::Hole(_), Value::Gap] = kinds else { return None };
+        let texts = rest.iter().map(|step| step.text).chain([Short::of(b"")]);
+        let values = [first].into_iter().chain(rest).map(|step| step.value.clone());
+        let rest = values.zip(texts).map(|(value, text)| {
+            let absent = Short::of(&[b"-", text.as_slice()].concat());
+            RestStep { value, text, absent }
+        });
+        // The end of the line has no value.
+        let rest = rest.filter(|step| !matches!(step.value, Value::Nothing) || step.text.len() > 0).collect();
+        let around_status = [status, bytes, first].map(|step| step.text.as_slice().to_owned());
+        let before_get = [request.text.as_slice(), b"GET "].concat();
+        (time.text.len() == 0).then_some(WholePlan { before_get, around_status, rest })
+    }
 }
+
+/// The maximum length of the text of a step: with a `-` before it, it is still short.
+const TEXT_MAX: usize = SHORT_MAX - 1;
 
 /// Steps, and the text that the next one begins with.
 #[derive(Default)]
@@ -141,7 +173,7 @@ impl Steps {
 
     fn end_with(&mut self, value: Value) {
         let mut text = &self.text[..];
-        while let Some((first, rest)) = text.split_at_checked(SHORT_MAX).filter(|(_, rest)| !rest.is_empty()) {
+        while let Some((first, rest)) = text.split_at_checked(TEXT_MAX).filter(|(_, rest)| !rest.is_empty()) {
             self.steps.push(Step { text: Short::of(first), value: Value::Nothing });
             text = rest;
         }

@@ -206,7 +206,7 @@ fn a_line_is_the_same_whether_it_was_made_at_once_or_step_by_step() {
                 panic!("{head} is a request");
             };
             let dated = ClientText { prefix: &formatter.dated(&prefix), ..client };
-            formatter.make_whole(&mut whole, dated, request, *outcome, &mut response);
+            assert!(formatter.make_whole(&mut whole, &dated, request, *outcome, &mut response));
             let (mut lines, mut out) = (DraftLines::default(), Buffer::default());
             formatter.begin(&mut lines, client, request, &request.origin());
             let (status, bytes) = *outcome;

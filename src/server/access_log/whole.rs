@@ -4,11 +4,10 @@
 //! accept all of the response.
 #![forbid(unsafe_code)]
 
-use super::buffer::Buffer;
-use super::escape::escape_text;
-use super::format::{
-    append_number, digits, is_get, request_line, ClientText, DraftLines, Formatter, LoggedRequest, TARGET_SHARE,
-};
+use super::buffer::{Buffer, Space};
+use super::escape::fill_with_text;
+use super::format::{append_number, digits, is_get, ClientText, DraftLines, Formatter, LoggedRequest, TARGET_SHARE};
+use super::plan::{RestStep, Value, WholePlan};
 use crate::server::http::{Origin, Request};
 
 /// What a line says of the response, which mostly is what the line before it said.
@@ -16,31 +15,29 @@ use crate::server::http::{Origin, Request};
 pub(super) struct ResponseText {
     status: u16,
     bytes: u64,
-    /// The version, the status and the bytes, with what is between them.
+    /// The version, the status and the bytes, with what is around them.
     text: Vec<u8>,
-    /// How long it is from the status to the bytes, and the bytes are.
-    between: usize,
-    digits: usize,
+    /// How far the status and the end of what is before the bytes are from the end of the text.
+    status_back: usize,
+    bytes_back: usize,
 }
 
 const VERSION: &[u8] = b" HTTP/1.1";
 
-/// The steps of the [`Plan`](super::plan::Plan) before those after the bytes.
-const TIME_TO_BYTES: usize = 4;
+/// The maximum length of a line that is made whole.
+const WHOLE_MAX: usize = 2048;
 
 impl ResponseText {
     #[cold]
     #[inline(never)]
-    fn render(&mut self, formatter: &Formatter, status: u16, bytes: u64) {
+    fn render(&mut self, plan: &WholePlan, status: u16, bytes: u64) {
         (self.status, self.bytes) = (status, bytes);
-        let [_, _, before_status, before_bytes, ..] = &formatter.plan.early[..] else {
-            return;
-        };
-        let mut number = Buffer::default();
+        let (mut number, [before, between, after]) = (Buffer::default(), &plan.around_status);
         append_number(bytes, &mut number);
-        let (status, between) = (digits(status), before_bytes.text.as_slice());
-        self.text = [VERSION, before_status.text.as_slice(), &status, between, number.as_slice()].concat();
-        (self.between, self.digits) = (status.len() + between.len(), number.len());
+        let status = digits(status);
+        self.text = [VERSION, before, &status, between, number.as_slice(), after].concat();
+        self.bytes_back = number.len() + after.len();
+        self.status_back = status.len() + between.len() + self.bytes_back;
     }
 }
 
@@ -57,50 +54,98 @@ impl Formatter {
     /// Whether lines can be made before their response is sent.
     #[inline]
     pub(super) fn is_known_early(&self) -> bool {
-        self.plan.get.is_some()
+        self.plan.whole.is_some()
     }
 
-    /// Adds the time of the latest line to what all lines of a client begin with.
+    /// What the lines of a client begin with while the latest line's second lasts, if the method is GET.
     pub(super) fn dated(&self, prefix: &[u8]) -> Vec<u8> {
-        [prefix, &self.local].concat()
+        let before_get = self.plan.whole.as_ref().map(|whole| &whole.before_get[..]);
+        [prefix, &self.local, before_get.unwrap_or_default()].concat()
     }
 
-    /// Appends the line of a response with this status and this many bytes after its head. The prefix of `client` is
-    /// [`dated`](Formatter::dated).
+    /// Appends the line of a response with this status and this many bytes after its head, unless it is very long. The
+    /// prefix of `client` is [`dated`](Formatter::dated).
+    #[must_use]
+    #[inline]
     pub(super) fn make_whole(
         &self,
         lines: &mut DraftLines,
-        client: ClientText<'_>,
+        client: &ClientText<'_>,
         request: &Request<'_>,
         (status, bytes): (u16, u64),
         response: &mut ResponseText,
-    ) {
+    ) -> bool {
+        let Some(plan) = &self.plan.whole else { return false };
         if response.status != status || response.bytes != bytes {
-            response.render(self, status, bytes);
+            response.render(plan, status, bytes);
         }
-        let (Some(get), Some((begin, rest))) = (&self.plan.get, self.plan.early.split_at_checked(TIME_TO_BYTES)) else {
-            return;
-        };
-        let DraftLines { text, marks } = lines;
-        let origin = Origin::default();
-        let logged = LoggedRequest::Parsed(request, &origin);
-        text.append(client.prefix);
-        let time = text.len() - self.local.len();
+        lines.text.reserve(WHOLE_MAX);
+        let time = lines.text.len() + client.prefix.len() - plan.before_get.len() - self.local.len();
+        let space = lines.text.space();
+        let Some((rest, left)) = self.fill(plan, space, client, request, response) else { return false };
+        lines.text.add_filled(left);
+        let rest = lines.text.len() + left - rest;
+        lines.marks.extend_from_slice(&[
+            time,
+            rest - response.status_back,
+            rest - response.bytes_back,
+            lines.text.len(),
+        ]);
+        true
+    }
+
+    /// Fills space with a line. Returns how much is left behind the response, and at the end.
+    #[inline(always)]
+    fn fill(
+        &self,
+        plan: &WholePlan,
+        mut space: Space<'_>,
+        client: &ClientText<'_>,
+        request: &Request<'_>,
+        response: &ResponseText,
+    ) -> Option<(usize, usize)> {
+        let (target, room) = (request.target().as_bytes(), self.share * TARGET_SHARE);
         if is_get(request) {
-            text.append_short(get);
-            escape_text(request.target().as_bytes(), self.share * TARGET_SHARE, text);
-            text.append(&response.text);
+            space.append(client.prefix)?;
+            space = fill_with_text(space, target, room)?;
+            space.append(&response.text)?;
         } else {
-            text.append_short(&begin[1].text);
-            request_line(&logged, self.share, text);
-            text.append(&response.text[VERSION.len()..]);
+            space.append(client.prefix.strip_suffix(b"GET ")?)?;
+            space = fill_with_words(space, request, room)?;
+            space.append(&response.text[VERSION.len()..])?;
         }
-        let bytes = text.len() - response.digits;
-        for step in rest {
-            text.append_short(&step.text);
-            self.append_known(&step.value, text, &client, &logged);
+        let behind_response = space.left();
+        for RestStep { value, text, absent } in &plan.rest {
+            match value {
+                Value::Field(name) => match request.find_header(name) {
+                    None => space.append_short(absent)?,
+                    Some(value) => {
+                        space = fill_with_text(space, value, self.share)?;
+                        space.append_short(text)?;
+                    }
+                },
+                value => {
+                    space = self.fill_with_other(space, value, client, request)?;
+                    space.append_short(text)?;
+                }
+            }
         }
-        marks.extend_from_slice(&[time, bytes - response.between, bytes, text.len()]);
+        Some((behind_response, space.left()))
+    }
+
+    /// A value that few formats have.
+    #[inline(never)]
+    fn fill_with_other<'s>(
+        &self,
+        mut space: Space<'s>,
+        value: &Value,
+        client: &ClientText<'_>,
+        request: &Request<'_>,
+    ) -> Option<Space<'s>> {
+        let (mut text, origin) = (Buffer::default(), Origin::default());
+        self.append_known(value, &mut text, client, &LoggedRequest::Parsed(request, &origin));
+        space.append(text.as_slice())?;
+        Some(space)
     }
 
     /// Corrects the time of whole lines if it is no longer that of the latest one.
@@ -129,4 +174,16 @@ impl Formatter {
         }
         lines
     }
+}
+
+/// Fills space with the request line of a request that is not a usual GET. The parser has accepted the method and the
+/// version, so they need no escaping.
+#[inline(never)]
+fn fill_with_words<'s>(mut space: Space<'s>, request: &Request<'_>, room: usize) -> Option<Space<'s>> {
+    space.append(request.method().as_bytes())?;
+    space.append(b" ")?;
+    space = fill_with_text(space, request.target().as_bytes(), room)?;
+    space.append(b" ")?;
+    space.append(request.version().as_str().as_bytes())?;
+    Some(space)
 }

@@ -139,6 +139,12 @@ impl<'a> Request<'a> {
 
     /// The value of the first field with this name, without surrounding white space; case does not matter.
     pub fn header_bytes(&self, name: &str) -> Option<&'a [u8]> {
+        self.find_header(name)
+    }
+
+    /// The same without a call, which costs as much as to look at some fields.
+    #[inline(always)]
+    pub(crate) fn find_header(&self, name: &str) -> Option<&'a [u8]> {
         self.fields.value_of(name)
     }
 

@@ -75,9 +75,8 @@ impl LinesPage {
     pub(crate) fn store(&self, bytes: &[u8], len: usize, from: usize) {
         let Some((count, words)) = self.0.words().split_first() else { return };
         let first = from / WORD;
-        let (bytes, words) = (bytes.get(first * WORD..).unwrap_or_default(), words.get(first..).unwrap_or_default());
-        for (word, bytes) in words.iter().zip(bytes.chunks_exact(WORD)) {
-            word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Relaxed);
+        if let (Some(words), Some(bytes)) = (words.get(first..), bytes.get(first * WORD..)) {
+            store_words(words, bytes);
         }
         count.store(len.min(LINES_MAX) as u64, Release);
     }
@@ -85,6 +84,34 @@ impl LinesPage {
     pub(super) fn fix(&self) -> io::Result<()> {
         self.0.fix()
     }
+}
+
+/// Stores whole words, as far as there are. Most lines take two steps, of which the second one begins with words that are
+/// stored already.
+#[inline(always)]
+fn store_words(words: &[AtomicU64], bytes: &[u8]) {
+    let count = words.len().min(bytes.len() / WORD);
+    let (words, bytes) = (&words[..count], &bytes[..count * WORD]);
+    let (Some(last), Some(last_bytes)) = (words.last_chunk(), bytes.last_chunk()) else {
+        return words.iter().zip(bytes.chunks_exact(WORD)).for_each(|(word, bytes)| store_word(word, bytes));
+    };
+    for (words, bytes) in words.chunks_exact(STEP).zip(bytes.chunks_exact(STEP * WORD)) {
+        store_step(words.try_into().expect("a step"), bytes.try_into().expect("a step"));
+    }
+    store_step(last, last_bytes);
+}
+
+/// How many words are stored in one step.
+const STEP: usize = 8;
+
+#[inline(always)]
+fn store_step(words: &[AtomicU64; STEP], bytes: &[u8; STEP * WORD]) {
+    words.iter().zip(bytes.chunks_exact(WORD)).for_each(|(word, bytes)| store_word(word, bytes));
+}
+
+#[inline(always)]
+fn store_word(word: &AtomicU64, bytes: &[u8]) {
+    word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Relaxed);
 }
 
 /// Returns the whole lines among the bytes that a process has left, as plain text. The bytes may be anything.
