@@ -77,9 +77,9 @@ impl Buffer {
         self.len = 0;
     }
 
-    /// Removes the first `count` bytes.
-    pub(super) fn drop_first(&mut self, count: usize) {
-        self.bytes.copy_within(count..self.len, 0);
+    /// Removes the first `count` bytes. What the [space](Buffer::space) was filled with, `filled` bytes, stays there.
+    pub(super) fn drop_first(&mut self, count: usize, filled: usize) {
+        self.bytes.copy_within(count..self.len + filled, 0);
         self.len -= count;
     }
 
@@ -152,16 +152,21 @@ impl Buffer {
         }
     }
 
-    /// What is allocated behind the bytes.
+    /// The space behind the bytes and `filled` further ones, up to a length of `end`, as far as it is allocated.
     #[inline(always)]
-    pub(super) fn space(&mut self) -> Space<'_> {
-        Space(self.bytes.get_mut(self.len..).unwrap_or_default())
+    pub(super) fn space(&mut self, filled: usize, end: usize) -> Space<'_> {
+        Space(self.bytes.get_mut(self.len + filled..end).unwrap_or_default())
     }
 
-    /// Adds what the [space](Buffer::space) was filled with, of which this much is left.
+    /// The first `filled` bytes of the [space](Buffer::space).
+    pub(super) fn in_space(&self, filled: usize) -> &[u8] {
+        &self.bytes[self.len..][..filled]
+    }
+
+    /// Makes the first `filled` bytes of the [space](Buffer::space) part of the buffer.
     #[inline(always)]
-    pub(super) fn add_filled(&mut self, left: usize) {
-        self.len = self.bytes.len() - left;
+    pub(super) fn add_filled(&mut self, filled: usize) {
+        self.len = (self.len + filled).min(self.bytes.len());
     }
 
     #[inline]
@@ -170,7 +175,7 @@ impl Buffer {
     }
 }
 
-/// Space of a fixed size, to be filled piece by piece. That takes half as many instructions as to append the pieces to a
+/// Space of a fixed size, to be filled piece by piece. That takes fewer instructions than to append the pieces to a
 /// [`Buffer`], which may have to grow for each. The space that is left is of no use once a piece did not fit.
 pub(super) struct Space<'b>(&'b mut [u8]);
 
@@ -200,13 +205,11 @@ impl Space<'_> {
 /// Copies a text to a room of its length: a short one as two pieces that overlap, instead of by memcpy(3).
 #[inline(always)]
 fn copy(text: &[u8], room: &mut [u8]) {
-    // In this order each length costs two comparisons at most for each power of two.
     match text.len() {
-        ..8 => room.copy_from_slice(text),
-        ..17 => copy_ends::<8>(text, room),
-        ..33 => copy_ends::<16>(text, room),
-        ..65 => copy_ends::<32>(text, room),
-        ..129 => copy_ends::<64>(text, room),
+        8..=16 => copy_ends::<8>(text, room),
+        17..=32 => copy_ends::<16>(text, room),
+        33..=64 => copy_ends::<32>(text, room),
+        65..=128 => copy_ends::<64>(text, room),
         _ => room.copy_from_slice(text),
     }
 }
@@ -243,7 +246,13 @@ mod tests {
         buffer.fill(expected.len(), b"xyz");
         buffer.append(b"!");
         assert_eq!(buffer.part(expected.len()..buffer.len()), b"xyz!");
-        buffer.drop_first(expected.len());
-        assert_eq!(buffer.as_slice(), b"xyz!");
+        buffer.reserve(4);
+        let end = buffer.len() + 4;
+        assert!(buffer.space(0, end).append(b"12345").is_none() && buffer.space(4, end).append(b"1").is_none());
+        assert!(buffer.space(0, end).append(b"12").is_some() && buffer.space(2, end).append(b"34").is_some());
+        buffer.drop_first(expected.len(), 4);
+        assert_eq!((buffer.as_slice(), buffer.in_space(4)), (&b"xyz!"[..], &b"1234"[..]));
+        buffer.add_filled(2);
+        assert_eq!(buffer.as_slice(), b"xyz!12");
     }
 }

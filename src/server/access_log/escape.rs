@@ -7,7 +7,7 @@ use super::buffer::{Buffer, Space};
 pub(super) const ELLIPSIS: &[u8] = b"...";
 
 /// Fills space with a value as [`escape_text`] does, unless there is too little.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn fill_with_text<'s>(mut space: Space<'s>, value: &[u8], room: usize) -> Option<Space<'s>> {
     if value.len() > room || !is_plain(value) {
         return fill_with_odd_text(space, value, room);
@@ -23,6 +23,12 @@ fn fill_with_odd_text<'s>(mut space: Space<'s>, value: &[u8], room: usize) -> Op
     escape_odd_text(value, room, &mut text);
     space.append(text.as_slice())?;
     Some(space)
+}
+
+/// The same for a value that many requests lack.
+#[inline(never)]
+pub(super) fn fill_with_optional_text<'s>(space: Space<'s>, value: &[u8], room: usize) -> Option<Space<'s>> {
+    fill_with_text(space, value, room)
 }
 
 /// Appends a value. Bytes that could end a value or a line, or command a terminal, are written as `\xHH`.

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::io::ErrorKind;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use log::warn;
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Space};
 use super::format::Formatter;
 use crate::shared::outlet::{count_lost, Outlet, ATOMIC};
 use crate::shared::scoreboard::{LinesPage, LINES_MAX};
@@ -16,6 +17,9 @@ use crate::time::Time;
 
 /// The bytes that a worker collects for one write(2), and the maximum that it keeps while nobody reads.
 const BUFFER: usize = LINES_MAX;
+
+/// The minimum space for a line whose response will be sent at once, if there is any.
+const SPACE_MIN: usize = 256;
 
 /// How long a line may wait before it is written.
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -41,6 +45,8 @@ pub(super) struct Sink {
     shared_copy: Option<LinesPage>,
     /// How much of the buffer is stored there as well.
     copied: usize,
+    /// How much of the space behind the buffer is filled with lines whose responses were not sent yet.
+    filled: usize,
     /// Since when the first line in the buffer waits.
     oldest: Time,
     /// When to check again whether somebody reads.
@@ -63,6 +69,7 @@ impl Sink {
             line_max,
             shared_copy,
             copied: 0,
+            filled: 0,
             oldest,
             retry: None,
             lost: 0,
@@ -83,6 +90,42 @@ impl Sink {
             self.make_room(bound, Time::from_millis(micros / 1000));
         }
         &mut self.buffer
+    }
+
+    /// The space for a line whose response will be sent at once. Such a line is not written until it is
+    /// [confirmed](Sink::confirm).
+    #[inline(always)]
+    pub(super) fn space(&mut self) -> Space<'_> {
+        if self.buffer.len() + self.filled + SPACE_MIN > self.line_max {
+            self.make_room(self.filled + SPACE_MIN, clock::now());
+        }
+        self.buffer.space(self.filled, self.line_max)
+    }
+
+    /// The space was filled with a line of this length.
+    #[inline(always)]
+    pub(super) fn has_filled(&mut self, len: usize) {
+        self.filled += len;
+    }
+
+    /// The buffer behind which the space is.
+    pub(super) fn buffer(&mut self) -> &mut Buffer {
+        &mut self.buffer
+    }
+
+    /// The responses of the lines in the space were sent. It is this time, in microseconds.
+    #[inline]
+    pub(super) fn confirm(&mut self, micros: u64) {
+        if self.buffer.is_empty() {
+            self.oldest = Time::from_millis(micros / 1000);
+        }
+        self.buffer.add_filled(mem::take(&mut self.filled));
+        self.added();
+    }
+
+    /// The lines in the space will be drafts of their connection.
+    pub(super) fn withdraw(&mut self) -> &[u8] {
+        self.buffer.in_space(mem::take(&mut self.filled))
     }
 
     /// A line was added to the buffer. From now on it will be written, however this process ends.
@@ -134,7 +177,7 @@ impl Sink {
     /// Writes the buffer, as far as somebody reads it; to a file with one write(2), if that accepts it.
     pub(super) fn flush(&mut self, now: Time) {
         let (written, error) = self.outlet.write(self.buffer.as_slice());
-        self.buffer.drop_first(written);
+        self.buffer.drop_first(written, self.filled);
         self.taken();
         self.retry = None;
         match error {
@@ -147,7 +190,7 @@ impl Sink {
     /// The contents of the buffer will never be written.
     fn lose(&mut self, why: &dyn Display, now: Time) {
         let lines = memchr::memchr_iter(b'\n', self.buffer.as_slice()).count() as u64;
-        self.buffer.clear();
+        self.buffer.drop_first(self.buffer.len(), self.filled);
         self.taken();
         self.outlet.give_up();
         self.lost += lines;

@@ -29,7 +29,7 @@ use crate::time::Time;
 
 use self::file::Sink;
 use self::format::{remote, ClientText, DraftLines, Formatter, Outcome};
-use self::whole::ResponseText;
+use self::whole::{Marks, ResponseText};
 
 /// The status for a client that disconnected before there was a response, as in nginx.
 const CLIENT_GONE: u16 = 499;
@@ -47,8 +47,9 @@ pub(crate) struct AccessLog {
     formatter: Formatter,
     sink: Sink,
     spare: Drafts,
-    /// The lines of the connection that takes a step, whose responses will be sent at once. They are whole.
-    whole: Draft,
+    /// The lines of the connection that takes a step, whose responses will be sent at once. They are whole, and in the
+    /// sink's space.
+    whole: Vec<WholeLine>,
     latest: ResponseText,
     /// The milliseconds from 1970 to the beginning of the monotonic clock, as last determined.
     epoch: u64,
@@ -88,6 +89,13 @@ struct Draft {
     lines: DraftLines,
 }
 
+/// A line that is whole.
+#[derive(Clone, Copy, Debug)]
+struct WholeLine {
+    entry: Entry,
+    marks: Marks,
+}
+
 /// Boxed, since they move to connections and back.
 #[allow(clippy::vec_box)]
 type Drafts = Vec<Box<Draft>>;
@@ -116,7 +124,7 @@ impl AccessLog {
     ) -> AccessLog {
         let sink = Sink::new(file, shared_copy, tag);
         let formatter = Formatter::new(&format, sink.line_max(), worker, process);
-        let (spare, whole, latest) = (Vec::new(), Draft::default(), ResponseText::default());
+        let (spare, whole, latest) = (Vec::new(), Vec::new(), ResponseText::default());
         AccessLog { formatter, sink, spare, whole, latest, epoch: 0, compare_at: 0, second_ends: 0 }
     }
 
@@ -140,11 +148,14 @@ impl AccessLog {
         }
         let client = client_text(&connection.remote, &connection.dated, connection.peer);
         let outcome = (status, length);
-        if !self.formatter.make_whole(&mut self.whole.lines, &client, request, outcome, &mut self.latest) {
+        let space = self.sink.space();
+        let Some(marks) = self.formatter.make_whole(space, &client, request, outcome, &mut self.latest) else {
+            // The way of drafts makes space for the next line.
             return self.begin(connection, request, turn);
-        }
+        };
+        self.sink.has_filled(marks[3]);
         // Where the body begins is known once its end is.
-        self.whole.entries.push(Entry { began: turn, status, body: length, end: OPEN });
+        self.whole.push(WholeLine { entry: Entry { began: turn, status, body: length, end: OPEN }, marks });
     }
 
     /// Registers a request that was passed to the handler, in a turn that began at this time in microseconds.
@@ -200,7 +211,7 @@ impl AccessLog {
     #[inline]
     pub(crate) fn answered(&mut self, connection: &mut LoggedConnection, unsent: usize) {
         let end = connection.sent + unsent as u64;
-        if let Some(entry) = self.whole.current() {
+        if let Some(WholeLine { entry, .. }) = self.whole.last_mut().filter(|line| line.entry.end == OPEN) {
             debug_assert!(unsent as u64 > entry.body, "the output ends with a head and this body");
             (entry.body, entry.end) = (end - entry.body, end);
             return;
@@ -216,9 +227,9 @@ impl AccessLog {
     #[inline]
     pub(crate) fn sent(&mut self, connection: &mut LoggedConnection, bytes: u64) {
         connection.sent += bytes;
-        match self.whole.entries.last() {
+        match self.whole.last() {
             None => self.write_sent(connection),
-            Some(last) if last.end <= connection.sent => self.write_whole(),
+            Some(last) if last.entry.end <= connection.sent => self.write_whole(),
             Some(_) => {
                 self.keep_whole(connection);
                 self.write_sent(connection);
@@ -232,18 +243,7 @@ impl AccessLog {
         if micros >= self.second_ends {
             self.begin_second(micros);
         }
-        match self.whole.entries.len() {
-            1 => {
-                let line = self.whole.lines.text.as_slice();
-                self.sink.room_for(line.len(), micros).append(line);
-            }
-            _ => {
-                for line in self.whole.lines.whole(self.formatter.marks()) {
-                    self.sink.room_for(line.len(), micros).append(line);
-                }
-            }
-        }
-        self.sink.added();
+        self.sink.confirm(micros);
         self.whole.clear();
     }
 
@@ -254,7 +254,8 @@ impl AccessLog {
         if micros >= self.compare_at {
             self.compare_clocks(micros);
         }
-        self.formatter.set_time(&mut self.whole.lines, self.epoch + micros / 1000);
+        let marks = self.whole.iter().map(|line| line.marks);
+        self.formatter.set_time(self.sink.buffer(), marks, self.epoch + micros / 1000);
         let end = (self.formatter.second + 1000).saturating_sub(self.epoch) * 1000;
         self.second_ends = end.min(self.compare_at);
     }
@@ -262,7 +263,7 @@ impl AccessLog {
     /// Keeps the whole lines with their connection, since it is not certain that all of their responses will be sent.
     #[inline]
     fn keep_whole(&mut self, connection: &mut LoggedConnection) {
-        if !self.whole.entries.is_empty() {
+        if !self.whole.is_empty() {
             self.reopen_whole(connection);
         }
     }
@@ -272,13 +273,9 @@ impl AccessLog {
     fn reopen_whole(&mut self, connection: &mut LoggedConnection) {
         debug_assert!(connection.draft.is_none(), "lines are whole only if none are kept");
         let draft = draft(&mut connection.draft, &mut self.spare);
-        let bytes = self.whole.entries.iter().map(|entry| entry.end - entry.body);
-        draft.lines = self.formatter.reopen(&self.whole.lines, bytes);
-        draft.entries.extend_from_slice(&self.whole.entries);
-        self.whole.clear();
-        if self.whole.lines.capacity() > SPARE_BYTES {
-            self.whole = Draft::default();
-        }
+        let whole = self.whole.iter().map(|WholeLine { entry, marks }| (*marks, entry.end - entry.body));
+        draft.lines = self.formatter.reopen(self.sink.withdraw(), whole);
+        draft.entries.extend(self.whole.drain(..).map(|line| line.entry));
     }
 
     /// Writes the lines of responses that the client's socket has accepted.
@@ -472,5 +469,28 @@ mod tests {
             ends.iter().all(|(begin, _)| begin.starts_with("192.0.2.7 - - [") && !begin.contains("1970")),
             "{written}"
         );
+    }
+
+    #[test]
+    fn lines_that_fill_the_buffer_while_they_are_made_are_all_written_in_order() {
+        for at_once in [1, 7] {
+            let (socket, mut reader) = UnixStream::pair().expect("a socket pair");
+            let mut log = AccessLog::new(socket.into(), None, AccessLogFormat::Combined, 0, 1, "worker 0".to_owned());
+            let mut connection = LoggedConnection::new(Some(([192, 0, 2, 7], 80).into()), None);
+            let paths: Vec<String> = (0..300).map(|number| format!("/{number}")).collect();
+            for paths in paths.chunks(at_once) {
+                let mut unsent = 0;
+                for path in paths {
+                    answer(&mut log, &mut connection, path, true, &mut unsent);
+                }
+                log.sent(&mut connection, unsent as u64);
+            }
+            drop(log);
+            let mut written = String::new();
+            reader.read_to_string(&mut written).expect("the log's lines");
+            let found: Vec<_> = written.lines().filter_map(|line| line.split(' ').nth(6)).collect();
+            assert_eq!(found, paths);
+            assert!(written.lines().all(|line| line.ends_with(" HTTP/1.1\" 200 10 \"-\" \"-\"")), "{written}");
+        }
     }
 }

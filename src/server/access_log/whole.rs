@@ -1,11 +1,11 @@
 //! PURE. Lines that are made in one go, since their response is sent in the step of its request. Most are.
 //!
-//! Such a line has all that a draft has (`format.rs`), marks as well, so that it can become one if the client does not
-//! accept all of the response.
+//! Such a line is made where it will be written from. It has all that a draft has (`format.rs`), marks as well, so that
+//! it can become one if the client does not accept all of the response.
 #![forbid(unsafe_code)]
 
 use super::buffer::{Buffer, Space};
-use super::escape::fill_with_text;
+use super::escape::{fill_with_optional_text, fill_with_text};
 use super::format::{append_number, digits, is_get, ClientText, DraftLines, Formatter, LoggedRequest, TARGET_SHARE};
 use super::plan::{RestStep, Value, WholePlan};
 use crate::server::http::{Origin, Request};
@@ -24,8 +24,8 @@ pub(super) struct ResponseText {
 
 const VERSION: &[u8] = b" HTTP/1.1";
 
-/// The maximum length of a line that is made whole.
-const WHOLE_MAX: usize = 2048;
+/// Where parts of a whole line are: its time, its status, its bytes, and its end.
+pub(super) type Marks = [usize; 4];
 
 impl ResponseText {
     #[cold]
@@ -38,15 +38,6 @@ impl ResponseText {
         self.text = [VERSION, before, &status, between, number.as_slice(), after].concat();
         self.bytes_back = number.len() + after.len();
         self.status_back = status.len() + between.len() + self.bytes_back;
-    }
-}
-
-impl DraftLines {
-    /// The lines, if all of them are whole. Each has this many marks.
-    pub(super) fn whole(&self, marks: usize) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        let ends = self.marks.chunks_exact(marks).map(|marks| marks.last().map_or(0, |end| *end));
-        ends.map(move |end| self.text.part(std::mem::replace(&mut start, end)..end))
     }
 }
 
@@ -63,35 +54,26 @@ impl Formatter {
         [prefix, &self.local, before_get.unwrap_or_default()].concat()
     }
 
-    /// Appends the line of a response with this status and this many bytes after its head, unless it is very long. The
-    /// prefix of `client` is [`dated`](Formatter::dated).
-    #[must_use]
-    #[inline]
+    /// Fills space, if it is enough, with the line of a response with this status and this many bytes after its head.
+    /// The prefix of `client` is [`dated`](Formatter::dated).
+    #[inline(always)]
     pub(super) fn make_whole(
         &self,
-        lines: &mut DraftLines,
+        space: Space<'_>,
         client: &ClientText<'_>,
         request: &Request<'_>,
         (status, bytes): (u16, u64),
         response: &mut ResponseText,
-    ) -> bool {
-        let Some(plan) = &self.plan.whole else { return false };
+    ) -> Option<Marks> {
+        let plan = self.plan.whole.as_ref()?;
         if response.status != status || response.bytes != bytes {
             response.render(plan, status, bytes);
         }
-        lines.text.reserve(WHOLE_MAX);
-        let time = lines.text.len() + client.prefix.len() - plan.before_get.len() - self.local.len();
-        let space = lines.text.space();
-        let Some((rest, left)) = self.fill(plan, space, client, request, response) else { return false };
-        lines.text.add_filled(left);
-        let rest = lines.text.len() + left - rest;
-        lines.marks.extend_from_slice(&[
-            time,
-            rest - response.status_back,
-            rest - response.bytes_back,
-            lines.text.len(),
-        ]);
-        true
+        let all = space.left();
+        let [behind_response, left] = self.fill(plan, space, client, request, response)?;
+        let time = client.prefix.len() - plan.before_get.len() - self.local.len();
+        let response_end = all - behind_response;
+        Some([time, response_end - response.status_back, response_end - response.bytes_back, all - left])
     }
 
     /// Fills space with a line. Returns how much is left behind the response, and at the end.
@@ -103,7 +85,7 @@ impl Formatter {
         client: &ClientText<'_>,
         request: &Request<'_>,
         response: &ResponseText,
-    ) -> Option<(usize, usize)> {
+    ) -> Option<[usize; 2]> {
         let (target, room) = (request.target().as_bytes(), self.share * TARGET_SHARE);
         if is_get(request) {
             space.append(client.prefix)?;
@@ -120,7 +102,7 @@ impl Formatter {
                 Value::Field(name) => match request.find_header(name) {
                     None => space.append_short(absent)?,
                     Some(value) => {
-                        space = fill_with_text(space, value, self.share)?;
+                        space = fill_with_optional_text(space, value, self.share)?;
                         space.append_short(text)?;
                     }
                 },
@@ -130,7 +112,7 @@ impl Formatter {
                 }
             }
         }
-        Some((behind_response, space.left()))
+        Some([behind_response, space.left()])
     }
 
     /// A value that few formats have.
@@ -148,29 +130,28 @@ impl Formatter {
         Some(space)
     }
 
-    /// Corrects the time of whole lines if it is no longer that of the latest one.
-    #[inline]
-    pub(super) fn set_time(&mut self, lines: &mut DraftLines, millis: u64) {
+    /// Corrects the time of whole lines in the space of a buffer if it is no longer that of the latest one.
+    pub(super) fn set_time(&mut self, text: &mut Buffer, whole: impl Iterator<Item = Marks>, millis: u64) {
         if millis.wrapping_sub(self.second) >= 1000 {
             self.refresh(millis / 1000);
-            for marks in lines.marks.chunks_exact(self.marks()) {
-                lines.text.fill(marks[0], &self.local);
+            let mut start = text.len();
+            for [time, _, _, end] in whole {
+                text.fill(start + time, &self.local);
+                start += end;
             }
         }
     }
 
     /// Turns whole lines, for which this many bytes each were to be sent, into drafts, which lack the bytes.
-    pub(super) fn reopen(&self, whole: &DraftLines, bytes: impl Iterator<Item = u64>) -> DraftLines {
-        let (mut lines, mut start) = (DraftLines::default(), 0);
-        for (marks, bytes) in whole.marks.chunks_exact(self.marks()).zip(bytes) {
-            for (number, mark) in marks.iter().enumerate() {
-                lines.text.append(whole.text.part(start..*mark));
-                lines.marks.push(lines.text.len());
-                start = *mark;
-                if number == marks.len() - 2 {
-                    start += itoa::Buffer::new().format(bytes).len();
-                }
-            }
+    pub(super) fn reopen(&self, mut text: &[u8], whole: impl Iterator<Item = (Marks, u64)>) -> DraftLines {
+        let mut lines = DraftLines::default();
+        for ([time, status, bytes, end], number) in whole {
+            let (line, rest) = text.split_at(end);
+            text = rest;
+            let start = lines.text.len();
+            lines.text.append(&line[..bytes]);
+            lines.text.append(&line[bytes + itoa::Buffer::new().format(number).len()..]);
+            lines.marks.extend_from_slice(&[start + time, start + status, start + bytes, lines.text.len()]);
         }
         lines
     }

@@ -41,22 +41,24 @@ impl<'a> Headers<'a> {
     pub(super) fn value_of(&self, name: &str) -> Option<&'a [u8]> {
         match &self.0 {
             Source::Parsed(fields) => {
-                let is_named = |field: &&Field<'_>| {
-                    field.name.len() == name.len() && is_same(field.name.as_bytes(), name.as_bytes())
-                };
-                let field = fields.as_slice().iter().find(is_named)?;
-                Some(field.value)
+                for field in fields.as_slice() {
+                    if field.name.len() == name.len() && is_same(field.name.as_bytes(), name.as_bytes()) {
+                        return Some(field.value);
+                    }
+                }
             }
             Source::Known { text, places } => {
                 // As bytes: to slice text takes a check that no character is cut.
                 let text = text.as_bytes();
-                let is_named = |field: &Range<usize>| {
-                    field.end.wrapping_sub(field.start) == name.len() && is_same(&text[field.clone()], name.as_bytes())
-                };
-                let (_, value) = places.as_slice().iter().find(|(field, _)| is_named(field))?;
-                Some(&text[value.clone()])
+                for (field, value) in places.as_slice() {
+                    let len = field.end.wrapping_sub(field.start);
+                    if len == name.len() && is_same(&text[field.clone()], name.as_bytes()) {
+                        return Some(&text[value.clone()]);
+                    }
+                }
             }
         }
+        None
     }
 
     pub(super) fn known(text: &'a str, places: &'a [(Range<usize>, Range<usize>)]) -> Headers<'a> {

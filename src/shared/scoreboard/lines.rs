@@ -86,8 +86,8 @@ impl LinesPage {
     }
 }
 
-/// Stores whole words, as far as there are. Most lines take two steps, of which the second one begins with words that are
-/// stored already.
+/// Stores whole words, as far as there are. Most lines take two steps, of which the second one begins with words that
+/// are stored already.
 #[inline(always)]
 fn store_words(words: &[AtomicU64], bytes: &[u8]) {
     let count = words.len().min(bytes.len() / WORD);
@@ -153,6 +153,18 @@ mod tests {
         assert_eq!(lines.take(2), b"b\n");
         store(&pages[2], b"", 0);
         assert_eq!(lines.take(2), b"");
+    }
+
+    #[test]
+    fn lines_of_all_lengths_are_taken_as_they_were_stored() {
+        let lines = ParentLines::new(1).expect("memory");
+        let (page, mut text) = (lines.lend(0).expect("pages"), Vec::new());
+        for (len, byte) in (0..300).zip((b'a'..=b'z').cycle()) {
+            let before = text.len();
+            text.resize(before + len, byte);
+            store(&page, &text, before);
+            assert!(lines.take(0) == text, "the line has {len} bytes");
+        }
     }
 
     #[test]
