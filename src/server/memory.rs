@@ -52,6 +52,12 @@ impl Memory {
         self.turn_due.is_none() && !self.budget.is_full() && self.waiting.is_empty() && self.turns.is_empty()
     }
 
+    /// When some must go on, or release theirs.
+    #[cold]
+    pub(crate) fn due(&self) -> Time {
+        self.budget.due().into_iter().chain(self.turn_due).min().unwrap_or(Time::NEVER)
+    }
+
     /// Whether any connection may use memory. The last of the budget is kept for those that have waited, so that some
     /// finish, however many there are.
     pub(crate) fn is_free(&self) -> bool {

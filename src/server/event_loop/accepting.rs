@@ -152,10 +152,11 @@ where
         }
     }
 
-    /// When there may be a connection to accept, and a place for it, if the turn ends at `now`.
+    /// When accepting goes on after a pause, or when there may be a connection to accept and a place for it, if the turn
+    /// ends at `now`.
     pub(super) fn accept_due(&self, now: Time) -> Option<Time> {
-        if self.admission.is_quiet() {
-            return None;
+        if let Some(retry) = self.admission.retry(self.connections.table.closed()) {
+            return Some(retry);
         }
         // A busy loop sees in its next turns that a neighbour's queue is due. A timer for that would have to be set and
         // cleared in each of them, and one that is nearer than the kernel's next tick sets the hardware's each time.
@@ -165,7 +166,6 @@ where
             self.handshakes.due(acceptor, if waits { due.max(now + TICK) } else { due })
         })?;
         match self.has_room(0) {
-            _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),
             false => Some(due.max(self.admission.eviction.due())),
         }

@@ -7,7 +7,6 @@ use super::drain_notices::DrainNotices;
 use super::handover_queue::HandoverQueue;
 use super::table::Table;
 use super::upgrades::Upgrades;
-use crate::server::access_log::AccessLog;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::context::Context;
@@ -133,11 +132,18 @@ where
     /// When to look at one of them, or at what they share.
     pub(super) fn due(&self, now: Time) -> Time {
         let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
-        or_never(self.deadlines.next().map(|due| now.towards(self.cx.clock.real(due))))
-            .min(or_never(self.cx.logs.access.as_ref().and_then(AccessLog::due)))
-            .min(or_never(self.cx.memory.budget.due()))
-            .min(or_never(self.cx.memory.turn_due))
-            .min(or_never(self.notices.next()))
+        let mut next = or_never(self.deadlines.next().map(|due| now.towards(self.cx.clock.real(due))));
+        // Each is asked only if it has anything to do, as in few turns.
+        if let Some(log) = &self.cx.logs.access {
+            next = next.min(or_never(log.due()));
+        }
+        if !self.cx.memory.is_calm() {
+            next = next.min(self.cx.memory.due());
+        }
+        if let Some(notice) = self.notices.next() {
+            next = next.min(notice);
+        }
+        next
     }
 
     /// The loop has ended.

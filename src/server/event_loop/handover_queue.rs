@@ -143,8 +143,13 @@ impl HandoverQueue {
 
     /// When to go on.
     pub(super) fn due(&self) -> Option<Time> {
-        let has_more = !self.queue.is_empty() || !self.moves.is_empty();
-        has_more.then(|| self.retry.unwrap_or_default())
+        (!self.is_empty()).then(|| self.retry.unwrap_or_default())
+    }
+
+    /// Whether there is nothing to pass on.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.moves.is_empty()
     }
 }
 

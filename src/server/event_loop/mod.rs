@@ -167,8 +167,10 @@ where
             }
             self.make_room_for_files();
             self.accept();
-            self.take_over();
-            self.passing.pass_on(&mut self.connections);
+            if self.has_handovers() {
+                self.take_over();
+                self.passing.pass_on(&mut self.connections);
+            }
             self.connections.cx.station.check_requests();
         }
         let cx = &mut self.connections.cx;
@@ -252,14 +254,27 @@ where
         }
         // Not the turn's own time, since the turn may have been long.
         let now = self.connections.cx.clock.end_turn(clock::coarse_now());
-        let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
-        let next = self
-            .connections
-            .due(now)
-            .min(or_never(self.admission.retry(self.connections.table.closed())))
-            .min(or_never(self.accept_due(now)))
-            .min(or_never(self.passing.due()))
-            .min(or_never(self.taking.due()));
+        let mut next = self.connections.due(now);
+        // Each is asked only if it has anything to do, as in few turns.
+        if !self.admission.is_quiet() {
+            next = next.min(self.accept_due(now).unwrap_or(Time::NEVER));
+        }
+        if self.has_handovers() {
+            next = next.min(self.handover_due());
+        }
         self.connections.cx.clock.wait_for(next, now)
+    }
+
+    /// Whether connections are passed on or taken over.
+    #[inline]
+    fn has_handovers(&self) -> bool {
+        !self.passing.is_empty() || !self.taking.is_empty()
+    }
+
+    /// When to go on with that.
+    #[cold]
+    fn handover_due(&self) -> Time {
+        let (passing, taking) = (self.passing.due(), self.taking.due());
+        passing.into_iter().chain(taking).min().unwrap_or(Time::NEVER)
     }
 }

@@ -75,8 +75,13 @@ impl Taking {
 
     /// When to take the next.
     pub(super) fn due(&self) -> Option<Time> {
-        let has_more = self.has_more || !self.rests.is_empty();
-        has_more.then(|| self.retry.unwrap_or_default())
+        (!self.is_empty()).then(|| self.retry.unwrap_or_default())
+    }
+
+    /// Whether there is nothing to take over.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_more && self.rests.is_empty()
     }
 
     /// Whether to take the next connection, which evicts none: there is room, or there has been none for long.

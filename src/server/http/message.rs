@@ -17,10 +17,21 @@ pub(super) struct Head<'a> {
 
 impl Head<'_> {
     /// The protocols to which the client offers to change: the values of Upgrade, as one list.
+    #[inline(always)]
     pub(super) fn offered(&self) -> Vec<u8> {
-        let fields = self.request.headers().filter(|(name, _)| self.upgrade && name.eq_ignore_ascii_case("Upgrade"));
-        fields.flat_map(|(_, value)| [value, b","]).collect::<Vec<_>>().concat()
+        if self.upgrade {
+            upgrades(self.request)
+        } else {
+            Vec::new()
+        }
     }
+}
+
+/// Apart from the head, which otherwise would have to be in memory for every request.
+#[cold]
+fn upgrades(request: &Request<'_>) -> Vec<u8> {
+    let fields = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Upgrade"));
+    fields.flat_map(|(_, value)| [value, b","]).collect::<Vec<_>>().concat()
 }
 
 /// How the body after a head is delimited (RFC 9112 section 6).
