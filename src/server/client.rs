@@ -328,8 +328,14 @@ impl Peer {
     pub(crate) fn tell(&self, peer: &mut Option<SocketAddr>) {
         match self {
             Peer::V4(address) => *peer = Some(SocketAddr::V4(*address)),
-            _ => *peer = self.address(),
+            _ => *peer = self.other_address(),
         }
+    }
+
+    /// Out of line, so that the address of nearly all clients is found by one comparison.
+    #[inline(never)]
+    fn other_address(&self) -> Option<SocketAddr> {
+        self.address()
     }
 
     /// The proxies that may be between the peer and the client.

@@ -72,7 +72,7 @@ where
     /// place.
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = self.connections.cx.is_draining();
-        for _ in 0..most {
+        for taken in 0..most {
             let may_begin = is_all || self.handshakes.may_begin(key, &mut self.acceptors, &mut self.connections);
             let (station, now) = (&self.connections.cx.station, self.connections.cx.clock.now);
             let Some(acceptor) = self.acceptors.waiting(key).filter(|_| may_begin) else { break };
@@ -98,7 +98,9 @@ where
                 continue;
             }
             let Some(acceptor) = self.acceptors.get_mut(key) else { break };
-            match acceptor.accept() {
+            // Another worker may have been faster at a neighbour's.
+            let is_announced = taken == 0 && acceptor.is_own();
+            match acceptor.accept(is_announced) {
                 Ok((stream, peer)) => {
                     // A connection that the kernel assigned to another slot is settled by that slot's worker.
                     if acceptor.is_own() {
