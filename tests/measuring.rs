@@ -55,16 +55,20 @@ fn latencies_count_what_a_slow_server_delays() {
 }
 
 #[test]
-fn a_client_that_holds_asks_each_connection_and_then_waits() {
+fn a_client_that_holds_asks_each_connection_and_then_waits_each_time() {
     let mut server = testbed(&[]);
     let mut command = flood(&mut server, "--hold --connections 10 --active 3 --requests 21");
     let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the example is built");
     let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
     let mut next = || values(&lines.next().expect("there is a line").expect("it is text"));
     assert_eq!(next(), Values::from([("open".to_owned(), 10)]));
-    client.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
-    let report = next();
-    assert_eq!((report["requests"], report["errors"]), (21, 0));
+    let mut begin = client.stdin.take().expect("it is piped");
+    for _ in 0..2 {
+        begin.write_all(b"\n").expect("it reads");
+        let report = next();
+        assert_eq!((report["requests"], report["errors"]), (21, 0));
+    }
+    drop(begin);
     assert!(client.wait().expect("it is a child").success());
 }
 

@@ -344,23 +344,32 @@ def tree(pid):
 
 
 class Cost:
-    """What a server's processes take from now on: CPU time, and instructions where perf can count them."""
+    """What a server's processes take from now on: CPU time, how often they sleep, and instructions where perf can count
+    them."""
 
     def __init__(self, process, has_perf):
         self.pids = tree(process.pid)
         self.perf = perf_start(self.pids) if has_perf else None
+        self.slept = sum(map(sleeps, self.pids))
         self.before = sum(map(cpu_ns, self.pids))
 
     def of_each(self, requests):
         """Until now, divided by them."""
         cpu = sum(map(cpu_ns, self.pids)) - self.before
+        slept = sum(map(sleeps, self.pids)) - self.slept
         counters = perf_stop(self.perf) if self.perf else {}
-        return {"cpu_us": cpu / 1e3 / requests, **{name: value / requests for name, value in counters.items()}}
+        return {"cpu_us": cpu / 1e3 / requests, "sleeps": slept / requests, **{name: value / requests for name, value in counters.items()}}
 
 
 def cpu_ns(pid):
     """Time on a CPU of all threads, in user and kernel space (proc(5), schedstat)."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def sleeps(pid):
+    """How many times its threads have gone to sleep (proc(5), status)."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.M)[1]) for text in texts)
 
 
 PERF = ["perf", "stat", "-x,", "-e", "instructions:u,instructions:k"]

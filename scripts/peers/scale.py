@@ -1,15 +1,21 @@
 """What a request costs when there are more workers, and when more connections are open: ours beside the raw epoll
-server with as many processes, by turns. The raw server's cost is the kernel's, and nearly nothing else: ours should
-grow no faster.
+server with as many processes. The raw server's cost is the kernel's, and nearly nothing else: ours should grow no
+faster.
+
+In each round both are started anew and their connections opened; then they have short loads by turns, so that both meet
+whatever else the machine does. Where many processes share a CPU, the cost of a request differs by a fifth from load to
+load, by how they fall into step: so only many pairs of loads tell servers apart.
 
 Half of the CPUs are the servers', the others the clients'. Against workers, 256 connections all have a request under
 way. Against connections, 64 requests are under way and the connections take turns; there is one worker, or as many as
-it takes to hold them all where RLIMIT_NOFILE cannot be raised.
+it takes to hold them all where RLIMIT_NOFILE cannot be raised. --workers-for-connections and --clients fix both
+numbers, to tell what connections cost from what processes cost that share a CPU.
 
 Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about four minutes,
 or one with --quick."""
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -27,7 +33,8 @@ CONNECTIONS = [10, 100, 1000, 10_000, 100_000]
 # Against workers, and all of them active; and so many are active of those that are open.
 ENOUGH, ACTIVE = 256, 64
 # What is printed of each server.
-MEASURES = {"rate": "req/s", "cpu_us": "CPU µs", "instr_user": "user instructions", "instr_kernel": "kernel instructions"}
+MEASURES = {"rate": "req/s", "cpu_us": "CPU µs", "sleeps": "sleeps", "instr_user": "user instructions", "instr_kernel": "kernel instructions"}
+DIGITS = {"cpu_us": 2, "sleeps": 2}
 
 
 class Point:
@@ -35,30 +42,35 @@ class Point:
 
     def __init__(self, axis, value, workers, connections, active):
         self.axis, self.value, self.workers, self.connections, self.active = axis, value, workers, connections, active
-        # By server, what each round gave.
-        self.rounds = {}
+        # By server, what each load gave.
+        self.loads = {"raw": [], "forkpool": []}
 
     def row(self):
-        """The medians, and that of the ratios within each round."""
+        """The medians, and that of the ratios within each pair of loads; the mean ratio's 95 % interval, too."""
         row = {"workers": self.workers, "connections": self.connections, "active": self.active}
-        for name, rounds in self.rounds.items():
-            row[name] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-        both = zip(self.rounds["forkpool"], self.rounds["raw"])
-        return {**row, "ratio": statistics.median(ours["cpu_us"] / raw["cpu_us"] for ours, raw in both)}
+        for name, loads in self.loads.items():
+            row[name] = {key: statistics.median(load[key] for load in loads) for key in loads[0]}
+        both = zip(self.loads["forkpool"], self.loads["raw"])
+        ratios = [ours["cpu_us"] / raw["cpu_us"] for ours, raw in both]
+        mean, spread = statistics.mean(ratios), statistics.stdev(ratios) if len(ratios) > 1 else 0
+        half = 1.96 * spread / len(ratios) ** 0.5
+        return {**row, "ratio": statistics.median(ratios), "interval": (mean - half, mean + half)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = lambda text: [int(word) for word in text.split(",") if word]
     parser.add_argument("--quick", action="store_true", help="three short rounds, of at most 10 000 connections")
-    parser.add_argument("--rounds", type=int, help="of each point (default 5)")
-    parser.add_argument("--seconds", type=float, help="of each server in a round (default 1)")
+    parser.add_argument("--rounds", type=int, help="of each point (default 4)")
+    parser.add_argument("--loads", type=int, help="of each server in a round (default 8)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each load (default 0.3)")
     parser.add_argument("--workers", type=numbers, default=WORKERS, metavar="N,..", help="(default 1,2,4,8,16; '' leaves that out)")
     parser.add_argument("--connections", type=numbers, metavar="N,..", help="(default 10,100,1000,10000,100000; likewise)")
+    parser.add_argument("--workers-for-connections", type=int, metavar="N", help="that hold them (default as few as can)")
+    parser.add_argument("--clients", type=int, metavar="N", help="that open connections (default one for each CPU, or as few as can)")
     parser.add_argument("--plot", default=SCRATCH / "scale.svg", help="draw the chart there")
     options = parser.parse_args()
-    rounds = options.rounds or (3 if options.quick else 5)
-    seconds = options.seconds or (0.4 if options.quick else 1)
+    rounds, loads = options.rounds or (2 if options.quick else 4), options.loads or (3 if options.quick else 8)
     connections = options.connections
     if connections is None:
         connections = CONNECTIONS[:-1] if options.quick else CONNECTIONS
@@ -66,19 +78,21 @@ def main():
     points = [Point("workers", workers, workers, ENOUGH, ENOUGH) for workers in options.workers]
     most = limits.descriptors()
     for count in connections:
-        why = limits.obstacle(count)
+        # Both servers have them open at once.
+        why = limits.obstacle(count * 2)
         if why:
             note(f"without {count} connections: {why}")
         else:
-            points.append(Point("connections", count, limits.processes(count, most)[0], count, min(count, ACTIVE)))
-    scale = Scale(points, seconds, most)
+            workers = options.workers_for_connections or limits.processes(count, most)[0]
+            points.append(Point("connections", count, workers, count, min(count, ACTIVE)))
+    scale = Scale(points, loads, options.seconds, most, options.clients)
     scale.measure_all(rounds)
     report(scale, rounds, options.plot)
 
 
 class Scale:
-    def __init__(self, points, seconds, most):
-        self.points, self.seconds, self.most = points, seconds, most
+    def __init__(self, points, loads, seconds, most, clients):
+        self.points, self.loads, self.seconds, self.most, self.fixed_clients = points, loads, seconds, most, clients
         self.servers = peers.available(["raw", "forkpool"])
         self.servers = [server for server in self.servers if "keep-alive" in server.workloads]
         cpus = sorted(os.sched_getaffinity(0))
@@ -86,26 +100,31 @@ class Scale:
         self.has_perf = peers.perf_counts()
 
     def measure_all(self, rounds):
-        total, done, begun = rounds * len(self.points) * len(self.servers), 0, time.monotonic()
+        total, done, begun = rounds * len(self.points), 0, time.monotonic()
         for index in range(rounds):
             for point in list(self.points):
-                # Each is first as often as the other.
-                for server in self.servers[:: -1 if index % 2 else 1]:
-                    done += 1
-                    spent = time.monotonic() - begun
-                    progress(f"{done} of {total}, {spent:.0f} s: {point.axis} {point.value}, {server.name}")
-                    try:
-                        point.rounds.setdefault(server.name, []).append(self.measure(point, server))
-                    except Failed as failed:
-                        note(f"without {point.axis} {point.value}: {server.name}: {failed}")
-                        self.points.remove(point)
-                        break
+                done += 1
+                progress(f"{done} of {total}, {time.monotonic() - begun:.0f} s: {point.axis} {point.value}")
+                try:
+                    self.measure(point, index)
+                except Failed as failed:
+                    note(f"without {point.axis} {point.value}: {failed}")
+                    self.points.remove(point)
         progress("")
 
-    def measure(self, point, server):
+    def measure(self, point, index):
+        with contextlib.ExitStack() as stack:
+            # Each is first as often as the other.
+            opened = [stack.enter_context(self.opened(point, server)) for server in self.servers[:: -1 if index % 2 else 1]]
+            for turn in range(self.loads):
+                for name, process, clients in opened[:: -1 if turn % 2 else 1]:
+                    point.loads[name].append(self.load(name, process, clients))
+
+    @contextlib.contextmanager
+    def opened(self, point, server):
+        """A server with all the connections, each of which has had a request."""
         with tempfile.TemporaryDirectory() as scratch:
-            cpus = ",".join(map(str, self.server_cpus))
-            process, port = server.start(scratch, [], point.workers, cpus)
+            process, port = server.start(scratch, [], point.workers, ",".join(map(str, self.server_cpus)))
             clients = []
             try:
                 await_listeners(port, point.workers)
@@ -114,28 +133,34 @@ class Scale:
                 opening = time.monotonic() + 10 + point.connections / 1000
                 for client in clients:
                     said(client, opening)
-                cost = Cost(process, self.has_perf)
-                for client in clients:
-                    client.stdin.write("\n")
-                    client.stdin.flush()
-                end = time.monotonic() + self.seconds + 10
-                results = [said(client, end) for client in clients]
-                requests = sum(result["requests"] for result in results)
-                cost = cost.of_each(requests)
-                errors = sum(result["errors"] for result in results)
+                yield server.name, process, clients
             finally:
                 for client in clients:
                     client.kill()
                     client.wait()
                 stop(process)
+
+    def load(self, name, process, clients):
+        cost = Cost(process, self.has_perf)
+        for client in clients:
+            client.stdin.write("\n")
+            client.stdin.flush()
+        end = time.monotonic() + self.seconds + 10
+        results = [said(client, end) for client in clients]
+        requests = sum(result["requests"] for result in results)
+        cost = cost.of_each(requests)
+        errors = sum(result["errors"] for result in results)
         if errors:
-            raise Failed(f"{errors} wrong answers")
+            raise Failed(f"{name}: {errors} wrong answers")
+        # What is left of this load should not cost the next one anything.
+        time.sleep(0.02)
         return {"rate": requests / max(result["us"] for result in results) * 1e6, **cost}
 
     def clients(self, point, port):
         """Starts one for each CPU, or as many as it takes to hold the connections."""
         cpus = self.client_cpus
-        count = min(max(len(cpus), limits.processes(point.connections, self.most)[1]), point.active)
+        count = self.fixed_clients or max(len(cpus), limits.processes(point.connections, self.most)[1])
+        count = min(count, point.active)
         clients = []
         for index in range(count):
             share = lambda whole: str(whole * (index + 1) // count - whole * index // count)
@@ -163,7 +188,7 @@ def await_listeners(port, count):
 def report(scale, rounds, path):
     machine = f"{os.cpu_count()} CPUs, Linux {os.uname().release}, load average {os.getloadavg()[0]:.1f} at the end"
     cpus = f"servers on {len(scale.server_cpus)} CPUs, clients on {len(scale.client_cpus)}"
-    print(f"Medians of {rounds} × {scale.seconds} s, interleaved; {cpus}. {machine}.")
+    print(f"Medians of {rounds} × {scale.loads} × {scale.seconds} s, interleaved; {cpus}. {machine}.")
     results = {}
     for axis in ("workers", "connections"):
         rows = {point.value: point.row() for point in scale.points if point.axis == axis}
@@ -172,7 +197,7 @@ def report(scale, rounds, path):
             table(axis, rows)
     if not results:
         sys.exit("scale: nothing could be measured")
-    document = {"machine": machine, "rounds": rounds, "seconds": scale.seconds, "results": results}
+    document = {"machine": machine, "rounds": rounds, "loads": scale.loads, "seconds": scale.seconds, "results": results}
     (SCRATCH / "scale.json").write_text(json.dumps(document, indent=1) + "\n")
     panels = [panel(axis, rows) for axis, rows in results.items()]
     Path(path).write_text(plot.svg("CPU time of the server for each request", "µs", panels))
@@ -191,17 +216,18 @@ def table(axis, rows):
     keys = [key for key in MEASURES if all(key in row[name] for row in rows.values() for name in names)]
     # How many workers it took is no choice of the reader's there.
     first = [axis] if axis == "workers" else [axis, "workers"]
-    heads = [*first, *(f"{name}, {MEASURES[key]}" for key in keys for name in names), "CPU, forkpool / raw"]
+    heads = [*first, *(f"{name}, {MEASURES[key]}" for key in keys for name in names), "CPU, forkpool / raw", "95 %"]
     print("| " + " | ".join(heads) + " |")
     print("|" + "---:|" * len(heads))
     for row in rows.values():
         cells = [str(row[key]) for key in first]
         cells += [shown(key, row[name][key]) for key in keys for name in names]
-        print("| " + " | ".join([*cells, f"{row['ratio']:.2f}"]) + " |")
+        low, high = row["interval"]
+        print("| " + " | ".join([*cells, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}"]) + " |")
 
 
 def shown(key, value):
-    return f"{value:,.{2 if key == 'cpu_us' else 0}f}".replace(",", " ")
+    return f"{value:,.{DIGITS.get(key, 0)}f}".replace(",", " ")
 
 
 def panel(axis, rows):

@@ -42,7 +42,8 @@ usage: flood ADDR [options]
   --rate R          R requests a second, due at random whatever the server does, and all that are due are made; prints
                     latencies too, in nanoseconds from when a request was due. It does not wait either
   --seed N          when they are due, the same for the same N (default 1)
-  --hold            make a request on each connection, print open=N, and begin when a line comes on standard input
+  --hold            make a request on each connection, print open=N, and begin when a line comes on standard input; and
+                    again with each further line
   --tls             speak TLS 1.3, with AES-128-GCM and X25519, and check no certificate
   --resume          with --close, resume sessions; each of the connections kept at once belongs to a client of its own
   --tls12           TLS 1.2 instead
@@ -220,15 +221,31 @@ impl Flood {
             self.lanes.push(Lane { stream, client, received, is_unsent, is_idle, due });
             self.idle.push_back(index);
         }
-        if self.options.is_holding {
-            self.pace = Pace::Answers(self.lanes.len() as u64);
-            self.load(None)?;
-            println!("open={}", self.lanes.len());
-            io::stdin().lock().read_line(&mut String::new())?;
-            (self.begun, self.answered, self.full, self.resumed) = (0, 0, 0, 0);
+        if !self.options.is_holding {
+            self.measure()?;
+            return Ok(self.errors);
         }
+        self.pace = Pace::Answers(self.lanes.len() as u64);
+        self.load(None)?;
+        println!("open={}", self.lanes.len());
+        io::stdin().lock().read_line(&mut String::new())?;
+        loop {
+            self.measure()?;
+            // Those under way when the time was over are answered before the next ones are made.
+            self.pace = Pace::Answers(0);
+            self.load(None)?;
+            if io::stdin().lock().read_line(&mut String::new())? == 0 {
+                return Ok(self.errors);
+            }
+        }
+    }
+
+    /// Makes the requests that the options ask for, and prints what came of them.
+    fn measure(&mut self) -> io::Result<()> {
+        (self.begun, self.answered, self.full, self.resumed) = (0, 0, 0, 0);
+        self.latencies = Histogram::default();
         let start = Instant::now();
-        self.pace = match self.options.demand.take() {
+        self.pace = match self.options.demand.clone() {
             None => Pace::Answers(self.options.requests.unwrap_or(u64::MAX)),
             Some(demand) => {
                 let mut schedule = Schedule::new(demand);
@@ -247,7 +264,7 @@ impl Flood {
             self.latencies.summary().iter().for_each(|(name, value)| print!(" {name}={value}"));
         }
         println!();
-        Ok(self.errors)
+        Ok(())
     }
 
     /// Makes requests until then, or until there were enough.
