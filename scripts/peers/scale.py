@@ -3,21 +3,26 @@ server with as many processes. The raw server's cost is the kernel's, and nearly
 faster.
 
 In each round both are started anew and their connections opened; then they have short loads by turns, so that both meet
-whatever else the machine does. Where many processes share a CPU, the cost of a request differs by a fifth from load to
-load, by how they fall into step: so only many pairs of loads tell servers apart.
+whatever else the machine does. The cost of a request differs by a fifth from start to start, for either server, so only
+many rounds tell servers apart; the interval is that of their means.
 
 Half of the CPUs are the servers', the others the clients'. Against workers, 256 connections all have a request under
 way. Against connections, 64 requests are under way and the connections take turns; there is one worker, or as many as
 it takes to hold them all where RLIMIT_NOFILE cannot be raised. --workers-for-connections and --clients fix both
 numbers, to tell what connections cost from what processes cost that share a CPU.
 
-Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about four minutes,
+--sample has perf sample the servers, and adds the time in user space as a share of that in the kernel. Both servers make
+the same system calls for a request, so that its time in the kernel should be the same; and what slows the machine slows
+both parts. If so, the ratio of CPU times is (1 + ours) / (1 + raw's), which varies much less.
+
+Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about five minutes,
 or one with --quick."""
 
 import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,35 +47,41 @@ class Point:
 
     def __init__(self, axis, value, workers, connections, active):
         self.axis, self.value, self.workers, self.connections, self.active = axis, value, workers, connections, active
-        # By server, what each load gave.
+        # By server, what each load gave; and of each round, the mean ratio of its pairs.
         self.loads = {"raw": [], "forkpool": []}
+        self.ratios = []
 
     def row(self):
-        """The medians, and that of the ratios within each pair of loads; the mean ratio's 95 % interval, too."""
+        """The medians, and the mean ratio with its 95 % interval."""
         row = {"workers": self.workers, "connections": self.connections, "active": self.active}
         for name, loads in self.loads.items():
             row[name] = {key: statistics.median(load[key] for load in loads) for key in loads[0]}
-        both = zip(self.loads["forkpool"], self.loads["raw"])
-        ratios = [ours["cpu_us"] / raw["cpu_us"] for ours, raw in both]
+        ratios = self.ratios
         mean, spread = statistics.mean(ratios), statistics.stdev(ratios) if len(ratios) > 1 else 0
         half = 1.96 * spread / len(ratios) ** 0.5
-        return {**row, "ratio": statistics.median(ratios), "interval": (mean - half, mean + half)}
+        # On a busy machine perf may begin after a load has ended.
+        if all(any(load.get("kernel") for load in loads) for loads in self.loads.values()):
+            total = lambda loads, place: sum(load[place] for load in loads)
+            shares = {name: total(loads, "user") / total(loads, "kernel") for name, loads in self.loads.items()}
+            row |= {"shares": shares, "by_shares": (1 + shares["forkpool"]) / (1 + shares["raw"])}
+        return {**row, "ratio": mean, "interval": (mean - half, mean + half)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = lambda text: [int(word) for word in text.split(",") if word]
     parser.add_argument("--quick", action="store_true", help="three short rounds, of at most 10 000 connections")
-    parser.add_argument("--rounds", type=int, help="of each point (default 4)")
-    parser.add_argument("--loads", type=int, help="of each server in a round (default 8)")
+    parser.add_argument("--rounds", type=int, help="of each point (default 5)")
+    parser.add_argument("--loads", type=int, help="of each server in a round (default 4)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each load (default 0.3)")
     parser.add_argument("--workers", type=numbers, default=WORKERS, metavar="N,..", help="(default 1,2,4,8,16; '' leaves that out)")
     parser.add_argument("--connections", type=numbers, metavar="N,..", help="(default 10,100,1000,10000,100000; likewise)")
     parser.add_argument("--workers-for-connections", type=int, metavar="N", help="that hold them (default as few as can)")
     parser.add_argument("--clients", type=int, metavar="N", help="that open connections (default one for each CPU, or as few as can)")
+    parser.add_argument("--sample", action="store_true", help="also the share of time in user space, by perf")
     parser.add_argument("--plot", default=SCRATCH / "scale.svg", help="draw the chart there")
     options = parser.parse_args()
-    rounds, loads = options.rounds or (2 if options.quick else 4), options.loads or (3 if options.quick else 8)
+    rounds, loads = options.rounds or (2 if options.quick else 5), options.loads or (3 if options.quick else 4)
     connections = options.connections
     if connections is None:
         connections = CONNECTIONS[:-1] if options.quick else CONNECTIONS
@@ -85,14 +96,15 @@ def main():
         else:
             workers = options.workers_for_connections or limits.processes(count, most)[0]
             points.append(Point("connections", count, workers, count, min(count, ACTIVE)))
-    scale = Scale(points, loads, options.seconds, most, options.clients)
+    scale = Scale(points, loads, options, most)
     scale.measure_all(rounds)
     report(scale, rounds, options.plot)
 
 
 class Scale:
-    def __init__(self, points, loads, seconds, most, clients):
-        self.points, self.loads, self.seconds, self.most, self.fixed_clients = points, loads, seconds, most, clients
+    def __init__(self, points, loads, options, most):
+        self.points, self.loads, self.seconds, self.most = points, loads, options.seconds, most
+        self.fixed_clients, self.samples = options.clients, options.sample
         self.servers = peers.available(["raw", "forkpool"])
         self.servers = [server for server in self.servers if "keep-alive" in server.workloads]
         cpus = sorted(os.sched_getaffinity(0))
@@ -119,6 +131,8 @@ class Scale:
             for turn in range(self.loads):
                 for name, process, clients in opened[:: -1 if turn % 2 else 1]:
                     point.loads[name].append(self.load(name, process, clients))
+        both = zip(point.loads["forkpool"][-self.loads :], point.loads["raw"][-self.loads :])
+        point.ratios.append(statistics.mean(ours["cpu_us"] / raw["cpu_us"] for ours, raw in both))
 
     @contextlib.contextmanager
     def opened(self, point, server):
@@ -141,6 +155,7 @@ class Scale:
                 stop(process)
 
     def load(self, name, process, clients):
+        sampling = Sampling(peers.tree(process.pid)) if self.samples else None
         cost = Cost(process, self.has_perf)
         for client in clients:
             client.stdin.write("\n")
@@ -148,7 +163,7 @@ class Scale:
         end = time.monotonic() + self.seconds + 10
         results = [said(client, end) for client in clients]
         requests = sum(result["requests"] for result in results)
-        cost = cost.of_each(requests)
+        cost = cost.of_each(requests) | (sampling.end() if sampling else {})
         errors = sum(result["errors"] for result in results)
         if errors:
             raise Failed(f"{name}: {errors} wrong answers")
@@ -171,6 +186,28 @@ class Scale:
             command += ["--spin"] if count <= len(cpus) else []
             clients.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return clients
+
+
+class Sampling:
+    """Samples of processes from now on, taken while they are on a CPU."""
+
+    def __init__(self, pids):
+        self.directory = tempfile.TemporaryDirectory()
+        self.file = f"{self.directory.name}/samples"
+        record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "4999", "-o", self.file, "-p", ",".join(map(str, pids))]
+        self.perf = subprocess.Popen(record, stderr=subprocess.DEVNULL)
+        # It does not say when it has begun.
+        time.sleep(0.5)
+
+    def end(self):
+        """How many there were in user space and in the kernel."""
+        self.perf.send_signal(signal.SIGINT)
+        self.perf.wait()
+        with self.directory:
+            script = subprocess.run(["perf", "script", "-i", self.file, "-F", "ip"], capture_output=True, text=True)
+        # The kernel has the upper half of the addresses.
+        kernel = [int(line, 16) >> 63 for line in script.stdout.split()]
+        return {"user": len(kernel) - sum(kernel), "kernel": sum(kernel)}
 
 
 def await_listeners(port, count):
@@ -217,13 +254,17 @@ def table(axis, rows):
     # How many workers it took is no choice of the reader's there.
     first = [axis] if axis == "workers" else [axis, "workers"]
     heads = [*first, *(f"{name}, {MEASURES[key]}" for key in keys for name in names), "CPU, forkpool / raw", "95 %"]
+    has_shares = all("shares" in row for row in rows.values())
+    heads += ["raw, user / kernel", "forkpool, user / kernel", "by shares"] if has_shares else []
     print("| " + " | ".join(heads) + " |")
     print("|" + "---:|" * len(heads))
     for row in rows.values():
         cells = [str(row[key]) for key in first]
         cells += [shown(key, row[name][key]) for key in keys for name in names]
         low, high = row["interval"]
-        print("| " + " | ".join([*cells, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}"]) + " |")
+        cells += [f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}" if low < high else "–"]
+        cells += [f"{share:.4f}" for share in (*row["shares"].values(), row["by_shares"])] if has_shares else []
+        print("| " + " | ".join(cells) + " |")
 
 
 def shown(key, value):
