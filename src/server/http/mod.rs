@@ -31,10 +31,10 @@
 //! | recognise GET by one comparison | 598 | 1 375 |
 //! | move the code for other processors, and the code that learns a head, out of line | 576 | 1 353 |
 //!
-//! A head that repeats ([`Recall`]) costs 188 and 260 instead. The look-up costs every other head about sixty, so it
-//! pays where one short head in eight repeats, or one of a browser's in twenty. What did not help: closures around the
-//! steps. They are not inlined into the function that is compiled for AVX2, and so call each intrinsic as a function
-//! (922 and 1 813).
+//! A head that repeats ([`Recall`]) costs 183 and 255 instead. The look-up costs every other head 41 to 51: a whole
+//! request with a short head takes 1 446 without it instead of 1 487, and one that repeats 1 424 instead of 1 083. So it
+//! pays where one short head in nine repeats. What did not help: closures around the steps. They are not inlined into
+//! the function that is compiled for AVX2, and so call each intrinsic as a function (922 and 1 813).
 //!
 //! # What a turn costs
 //!
