@@ -235,8 +235,8 @@ impl Acceptor {
         matches!(&self.listener, Listener::Tcp(_)) && self.neighbour.is_none()
     }
 
-    /// Whether a connection waits. Also true if poll(2) cannot tell, as when a signal has just come, since no event would
-    /// announce a connection that is left.
+    /// Whether a connection waits. Also true if poll(2) cannot tell, as when a signal has just come, since no event
+    /// would announce a connection that is left.
     pub(crate) fn is_waited_for(&self) -> bool {
         let listener = match &self.listener {
             Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.as_fd(),

@@ -14,8 +14,8 @@ use crate::support::{self, fresh_path, testbed, until};
 const CONNECTIONS: usize = 20;
 
 /// The connection of a client that has sent its request when it is accepted, and that ends with the response, is never
-/// watched by epoll. setsockopt(2) clears the SO_LINGER that a neighbour may have set on the listener. poll(2) finds the
-/// next connection.
+/// watched by epoll. setsockopt(2) clears the SO_LINGER that a neighbour may have set on the listener. poll(2) finds
+/// the next connection.
 #[test]
 fn a_connection_for_each_request_takes_six_system_calls() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);

@@ -154,8 +154,8 @@ where
         }
     }
 
-    /// When accepting goes on after a pause; or else when there may be a connection to accept, and a place for it, if the
-    /// turn ends at `now`.
+    /// When accepting goes on after a pause; or else when there may be a connection to accept, and a place for it, if
+    /// the turn ends at `now`.
     pub(super) fn accept_due(&self, now: Time) -> Option<Time> {
         if let Some(retry) = self.admission.retry(self.connections.table.closed()) {
             return Some(retry);

@@ -167,7 +167,7 @@ where
             }
             self.make_room_for_files();
             self.accept();
-            if self.has_handovers() {
+            if !self.passing.is_empty() || !self.taking.is_empty() {
                 self.take_over();
                 self.passing.pass_on(&mut self.connections);
             }
@@ -259,22 +259,10 @@ where
         if !self.admission.is_quiet() {
             next = next.min(self.accept_due(now).unwrap_or(Time::NEVER));
         }
-        if self.has_handovers() {
-            next = next.min(self.handover_due());
+        if !self.passing.is_empty() || !self.taking.is_empty() {
+            let both = self.passing.due().into_iter().chain(self.taking.due());
+            next = next.min(both.min().unwrap_or(Time::NEVER));
         }
         self.connections.cx.clock.wait_for(next, now)
-    }
-
-    /// Whether connections are passed on or taken over.
-    #[inline]
-    fn has_handovers(&self) -> bool {
-        !self.passing.is_empty() || !self.taking.is_empty()
-    }
-
-    /// When to go on with that.
-    #[cold]
-    fn handover_due(&self) -> Time {
-        let (passing, taking) = (self.passing.due(), self.taking.due());
-        passing.into_iter().chain(taking).min().unwrap_or(Time::NEVER)
     }
 }

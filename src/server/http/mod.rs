@@ -32,9 +32,9 @@
 //! | move the code for other processors, and the code that learns a head, out of line | 576 | 1 353 |
 //!
 //! A head that repeats ([`Recall`]) costs 183 and 255 instead. The look-up costs every other head 41 to 51: a whole
-//! request with a short head takes 1 446 without it instead of 1 487, and one that repeats 1 424 instead of 1 083. So it
-//! pays where one short head in nine repeats. What did not help: closures around the steps. They are not inlined into
-//! the function that is compiled for AVX2, and so call each intrinsic as a function (922 and 1 813).
+//! request with a short head takes 1 446 without it instead of 1 487, and one that repeats 1 424 instead of 1 083. So
+//! it pays where one short head in nine repeats. What did not help: closures around the steps. They are not inlined
+//! into the function that is compiled for AVX2, and so call each intrinsic as a function (922 and 1 813).
 //!
 //! # What a turn costs
 //!
@@ -52,10 +52,10 @@
 //! | see by one number whether a head was begun; set the timer of most steps without asking what for | 1 516 | 1 101 |
 //! | ask only what is at work when a turn ends; keep the parsed head out of memory | 1 487 | 1 083 |
 //!
-//! The last two steps are from 840 to 826 and 816 with 64 connections. What did not help there: to take all steps in one
-//! place, so that the whole of a step is inlined into the loop, and to let the handler's response be made where it is
-//! used (886), since there are not enough registers; to call the function that answers a request (843), or the one that
-//! writes its response (878), instead of inlining it, since the response is then in memory.
+//! The last two steps are from 840 to 826 and 816 with 64 connections. What did not help there: to take all steps in
+//! one place, so that the whole of a step is inlined into the loop, and to let the handler's response be made where it
+//! is used (886), since there are not enough registers; to call the function that answers a request (843), or the one
+//! that writes its response (878), instead of inlining it, since the response is then in memory.
 #![forbid(unsafe_code)]
 
 mod body;
