@@ -150,7 +150,8 @@ impl Sink {
             if self.retry.is_none_or(|due| due <= now) {
                 self.flush(now);
             }
-            if self.buffer.len() + bound > BUFFER {
+            // An empty buffer has nothing to lose, however much of its space is filled.
+            if !self.buffer.is_empty() && self.buffer.len() + bound > BUFFER {
                 self.lose(&NOBODY_READS, now);
             }
         }
@@ -239,5 +240,35 @@ fn line_max(outlet: &Outlet) -> usize {
         BUFFER
     } else {
         ATOMIC
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// A client that pipelines requests with long values fills all of the space in one step.
+    #[test]
+    fn nothing_is_lost_when_lines_that_wait_for_their_responses_leave_no_space() {
+        let path = std::env::temp_dir().join(format!("forkpool-space-{}", std::process::id()));
+        let file = fs::File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+        fs::remove_file(&path).expect("it is there");
+        let written = file.try_clone().expect("a descriptor");
+        let mut sink = Sink::new(file.into(), None, "worker 0".to_owned());
+        sink.room_for(1, 0).append(b"a\n");
+        sink.added();
+        let long = [&vec![b'b'; BUFFER - SPACE_MIN / 2][..], b"\n"].concat();
+        sink.space().append(&long).expect("enough space");
+        sink.has_filled(long.len());
+        let left = sink.space().left();
+        assert!((left, sink.warned, sink.lost) == (SPACE_MIN / 2 - 1, None, 0), "{left} {:?}", sink.warned);
+        sink.confirm(0);
+        drop(sink);
+        let mut all = vec![0; BUFFER + 2];
+        let len = written.read_at(&mut all, 0).expect("a file");
+        assert!(all[..len] == [b"a\n", &long[..]].concat());
     }
 }
