@@ -53,6 +53,29 @@ fn every_kind_of_answer_comes_over_tls_too() {
     }
 }
 
+/// Also if the line is made at once, as it is of all but the first request of a connection.
+#[test]
+fn the_access_log_says_over_which_scheme_a_request_came() {
+    for format in ["$time_local$request$status$body_bytes_sent $scheme", "$scheme $request $status"] {
+        let log = fresh_path("scheme.log");
+        let log_path = log.to_str().expect("a path");
+        let variables = [("FORKPOOL_ACCESS_LOG", log_path), ("FORKPOOL_ACCESS_LOG_FORMAT", format)];
+        let mut server = testbed(&variables);
+        let (mut plain, mut secure) = (server.connect(), Browser::new(&[&TLS13]).connect(address(&mut server)));
+        for _ in 0..3 {
+            assert_eq!(plain.get("/plain").status, 404);
+            assert_eq!(secure.get("/secure").status, 404);
+        }
+        server.signal(Signal::SIGTERM);
+        server.wait_for("stopped after ");
+        let text = fs::read_to_string(&log).expect("a log");
+        let count = |scheme: &str, path: &str| {
+            text.lines().filter(|line| line.contains(path) && line.split(' ').any(|word| word == scheme)).count()
+        };
+        assert_eq!([count("http", "/plain"), count("https", "/secure")], [3, 3], "{text}");
+    }
+}
+
 #[test]
 fn files_come_over_tls_whole_and_in_ranges() {
     let root = fresh_path("tls.root");

@@ -106,7 +106,7 @@ impl<'a> LoggedRequest<'a> {
     }
 
     fn is_https(&self) -> bool {
-        matches!(self, LoggedRequest::Parsed(_, Origin { is_https: true, .. }))
+        matches!(self, LoggedRequest::Parsed(request, origin) if request.tls().is_some() || origin.is_https)
     }
 }
 
