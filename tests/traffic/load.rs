@@ -239,13 +239,14 @@ fn late_responses_are_not_lost() {
     load(address, "--requests 20 --late 3600s").expect(&[("ok", 20)]);
 }
 
-/// With the standard streams and epoll's descriptor, four are taken.
+/// With the standard streams and epoll's descriptor, four are taken. Whoever started the tests may have left a further
+/// one open.
 #[test]
 fn the_clients_own_failures_are_told_apart() {
     let address = server(|mut connection| connection.wait());
     let load = example("load");
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 4; exec \"$@\"", "sh"]).arg(load.get_program()).arg(address.to_string());
+    shell.args(["-c", "exec 3>&-; ulimit -n 4; exec \"$@\"", "sh"]).arg(load.get_program()).arg(address.to_string());
     let output = shell.args(["--requests", "20"]).output().expect("a shell");
     Report::of(&output).expect(&[("local", 20)]);
 }
