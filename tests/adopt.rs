@@ -267,7 +267,7 @@ fn a_program_that_listens_elsewhere_is_told_of() {
 #[test]
 fn who_fails_since_another_worker_has_its_own_port_is_told_what_to_do() {
     let Some(path) = server() else { return };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
+    let port = support::sockets::unused_port();
     let script = format!("OTHER={port} exec {path} both $PORT");
     let mut server = Server::spawn(exec(&[], &script));
     let hint =
@@ -282,7 +282,7 @@ fn who_fails_since_another_worker_has_its_own_port_is_told_what_to_do() {
 #[test]
 fn where_a_program_listens_that_is_never_ready_is_in_the_last_line() {
     let Some(path) = server() else { return };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
+    let port = support::sockets::unused_port();
     let options = ["--boot-timeout", "8s"];
     let mut server = Server::spawn(exec_with("1", &options, &format!("exec {path} plain {port}")));
     let (status, log) = server.finish();

@@ -300,10 +300,7 @@ fn the_backlog_is_the_kernel_s() {
 
 #[test]
 fn each_family_may_have_a_socket_of_its_own_on_one_port() {
-    let mut server = testbed(&[]);
-    let port = server.port();
-    server.signal(Signal::SIGTERM);
-    server.wait();
+    let port = support::sockets::unused_port();
     // The one for IPv6 would take the place of the other if it took IPv4 connections too.
     let mut server = testbed(&[("FORKPOOL_LISTEN", &format!("0.0.0.0:{port},[::]:{port}"))]);
     server.wait_for(&format!("listening on http://[::]:{port} "));

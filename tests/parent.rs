@@ -13,8 +13,10 @@ use support::{binary, children, example, is_gone, skip, testbed, until, Server};
 
 #[test]
 fn workers_end_with_a_killed_parent_and_free_the_port() {
-    let mut server = testbed(&[]);
-    let (port, workers) = (server.port(), server.workers());
+    // Not one that the kernel chooses, which could be another test's as soon as it is free.
+    let port = support::sockets::unused_port();
+    let mut server = testbed(&[("FORKPOOL_LISTEN", &format!("127.0.0.1:{port}"))]);
+    let workers = server.workers();
     server.signal(Signal::SIGKILL);
     server.wait();
     until("the workers are gone", || workers.iter().all(|pid| is_gone(*pid)).then_some(()));

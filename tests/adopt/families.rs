@@ -31,7 +31,7 @@ fn a_program_that_binds_both_families_gets_both_sockets() {
     fs::write(files.join("app.py"), ASYNCIO).expect("it is writable");
     let script = format!("exec python3 {}/app.py $PORT", files.display());
     // Unlike for forkpool's own server, `:PORT` is IPv4 here, so that [::]:PORT is no repetition.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
+    let port = crate::support::sockets::unused_port();
     let listen = [format!(":{port}"), format!("[::]:{port}")];
     let mut server = Server::start(exec(&["--listen", &listen[0], "--listen", &listen[1]], &script));
     for host in ["127.0.0.1", "::1"] {

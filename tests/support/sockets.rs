@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
@@ -50,6 +51,20 @@ pub fn count_tcp_sockets(pid: Pid, port: u16, state: &str) -> usize {
 /// The port of a process's first listening socket.
 pub fn listening_port(pid: Pid) -> Option<u16> {
     tcp_sockets_of(pid, LISTEN).ok()?.next().map(|socket| socket.port)
+}
+
+/// A free port for a test to bind later. No other test gets it meanwhile: not from this function, and not from the
+/// kernel, which chooses none below `ip_local_port_range` (ip(7)) for those that ask for any.
+pub fn unused_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("Linux has it");
+    let end = range.split_whitespace().next().and_then(|least| least.parse().ok()).expect("two ports");
+    let count = u32::max(end, FIRST + 1_000) - FIRST;
+    // Test programs that run at the same time begin in different places.
+    let ports = (0..count).map(|_| FIRST + (std::process::id() * 50 + TAKEN.fetch_add(1, Relaxed)) % count);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    ports.map(|port| u16::try_from(port).expect("a port")).find(is_free).expect("one is free")
 }
 
 /// A port of 127.0.0.1 at which nobody listens. While the socket is kept, no other test gets it.
