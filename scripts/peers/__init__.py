@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -401,6 +402,13 @@ def perf_stop(perf):
 def note(text):
     progress("")
     print(f"{NAME}: {text}", file=sys.stderr, flush=True)
+
+
+def mean_and_interval(values):
+    """Their mean, and its 95 % interval; of a single one, the same."""
+    mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0
+    half = 1.96 * spread / len(values) ** 0.5
+    return mean, (mean - half, mean + half)
 
 
 def progress(text):

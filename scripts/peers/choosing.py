@@ -63,6 +63,5 @@ def report(workers, rounds):
     print(f"\n| {workers} workers | CPU µs per request | × {first} | 95 % |\n|---|---:|---:|---:|")
     for name, costs in rounds.items():
         ratios = [cost / base for cost, base in zip(costs, rounds[first])]
-        mean, spread = statistics.mean(ratios), statistics.stdev(ratios) if len(ratios) > 1 else 0
-        half = 1.96 * spread / len(ratios) ** 0.5
-        print(f"| {name} | {statistics.median(costs):.1f} | {mean:.3f} | {mean - half:.3f} to {mean + half:.3f} |", flush=True)
+        mean, (low, high) = peers.mean_and_interval(ratios)
+        print(f"| {name} | {statistics.median(costs):.1f} | {mean:.3f} | {low:.3f} to {high:.3f} |", flush=True)

@@ -56,15 +56,13 @@ class Point:
         row = {"workers": self.workers, "connections": self.connections, "active": self.active}
         for name, loads in self.loads.items():
             row[name] = {key: statistics.median(load[key] for load in loads) for key in loads[0]}
-        ratios = self.ratios
-        mean, spread = statistics.mean(ratios), statistics.stdev(ratios) if len(ratios) > 1 else 0
-        half = 1.96 * spread / len(ratios) ** 0.5
         # On a busy machine perf may begin after a load has ended.
         if all(any(load.get("kernel") for load in loads) for loads in self.loads.values()):
             total = lambda loads, place: sum(load[place] for load in loads)
             shares = {name: total(loads, "user") / total(loads, "kernel") for name, loads in self.loads.items()}
             row |= {"shares": shares, "by_shares": (1 + shares["forkpool"]) / (1 + shares["raw"])}
-        return {**row, "ratio": mean, "interval": (mean - half, mean + half)}
+        ratio, interval = peers.mean_and_interval(self.ratios)
+        return {**row, "ratio": ratio, "interval": interval}
 
 
 def main():
