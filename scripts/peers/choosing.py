@@ -1,10 +1,15 @@
 """What choosing the worker costs when each request has its own connection: CPU time per request of the server's
-processes, for each way to choose, in pairs with hash and no neighbours, by turns. On all CPUs, which the clients share,
-so that a wake-up of another CPU costs what it costs.
+processes, for each way to choose, relative to hash without neighbours. On all CPUs, which the clients share, so that a
+wake-up of another CPU costs what it costs.
+
+In each round a pool of each way is started anew; then they have short loads by turns, so that all meet whatever else the
+machine does. The cost of a request differs by a fifth from load to load, for any of them, so only many pairs tell ways
+apart; a round counts with the mean ratio of its pairs, and the interval is that of the rounds.
 
 Prints Markdown: the median of each, and the mean ratio to the first with its 95 % interval."""
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -23,45 +28,69 @@ WAYS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=24, help="pairs of each way (default 24)")
-    parser.add_argument("--requests", type=int, default=20_000, help="in each round (default 20000)")
+    parser.add_argument("--rounds", type=int, default=24, help="starts of each way (default 24)")
+    parser.add_argument("--loads", type=int, default=12, help="of each in a round (default 12)")
+    parser.add_argument("--requests", type=int, default=2000, help="in each load (default 2000)")
     parser.add_argument("--workers", default="2,4", help="(default 2,4)")
     options = parser.parse_args()
     peers.prepare()
     for workers in map(int, options.workers.split(",")):
-        rounds = {name: [] for name in WAYS}
+        costs, ratios = {name: [] for name in WAYS}, {name: [] for name in WAYS}
         for number in range(options.rounds):
-            # Each way is first as often as any other.
-            names = list(WAYS)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                progress(f"{workers} workers, round {number + 1} of {options.rounds}: {name}")
+            progress(f"{workers} workers, round {number + 1} of {options.rounds}")
+            measured = measure(workers, number, options)
+            first = next(iter(measured.values()))
+            for name, loads in measured.items():
+                costs[name] += loads
+                ratios[name].append(statistics.mean(cost / base for cost, base in zip(loads, first)))
+        progress("")
+        report(workers, costs, ratios)
+
+
+def measure(workers, number, options):
+    """One round: the cost of a request in each load of each way."""
+    loads = {name: [] for name in WAYS}
+    with contextlib.ExitStack() as stack:
+        pools = {name: stack.enter_context(started(variables, workers)) for name, variables in WAYS.items()}
+        names = list(WAYS)
+        for turn in range(options.loads):
+            # Each is first as often as any other.
+            begin = (number + turn) % len(names)
+            for name in names[begin:] + names[:begin]:
                 try:
-                    rounds[name].append(cost(WAYS[name], workers, options.requests))
+                    loads[name].append(cost(*pools[name], options.requests))
                 except Failed as failed:
                     sys.exit(f"choosing: {name}: {failed}")
-        progress("")
-        report(workers, rounds)
+    return loads
 
 
-def cost(variables, workers, requests):
+@contextlib.contextmanager
+def started(variables, workers):
+    """A pool that has warmed up."""
     pool = {"FORKPOOL_LISTEN": "127.0.0.1:{port}", "FORKPOOL_WORKERS": "{workers}", "RUST_LOG": "warn", **variables}
     server = Server("forkpool", [str(DIST / "examples/plaintext")], [], pool)
-    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     with tempfile.TemporaryDirectory() as scratch:
-        process, port = server.start(scratch, [], workers, cpus)
+        process, port = server.start(scratch, [], workers, all_cpus())
         try:
-            peers.flood(port, ["--close", "--requests", "2000"], cpus)
-            measured = Cost(process, False)
-            client = peers.flood(port, ["--close", "--requests", str(requests)], cpus)
-            return measured.of_each(client["requests"])["cpu_us"]
+            cost(process, port, 1000)
+            yield process, port
         finally:
             stop(process)
 
 
-def report(workers, rounds):
-    first = next(iter(rounds))
+def cost(process, port, requests):
+    measured = Cost(process, False)
+    client = peers.flood(port, ["--close", "--requests", str(requests)], all_cpus())
+    return measured.of_each(client["requests"])["cpu_us"]
+
+
+def all_cpus():
+    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+
+
+def report(workers, costs, ratios):
+    first = next(iter(costs))
     print(f"\n| {workers} workers | CPU µs per request | × {first} | 95 % |\n|---|---:|---:|---:|")
-    for name, costs in rounds.items():
-        ratios = [cost / base for cost, base in zip(costs, rounds[first])]
-        mean, (low, high) = peers.mean_and_interval(ratios)
-        print(f"| {name} | {statistics.median(costs):.1f} | {mean:.3f} | {low:.3f} to {high:.3f} |", flush=True)
+    for name, loads in costs.items():
+        mean, (low, high) = peers.mean_and_interval(ratios[name])
+        print(f"| {name} | {statistics.median(loads):.1f} | {mean:.3f} | {low:.3f} to {high:.3f} |", flush=True)
