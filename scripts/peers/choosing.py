@@ -11,6 +11,7 @@ Prints Markdown: the median of each, and the mean ratio to the first with its 95
 import argparse
 import contextlib
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -52,11 +53,9 @@ def measure(workers, number, options):
     loads = {name: [] for name in WAYS}
     with contextlib.ExitStack() as stack:
         pools = {name: stack.enter_context(started(variables, workers)) for name, variables in WAYS.items()}
-        names = list(WAYS)
         for turn in range(options.loads):
-            # Each is first as often as any other.
-            begin = (number + turn) % len(names)
-            for name in names[begin:] + names[:begin]:
+            # In another order each time, since a load may also cost what the one before it has left.
+            for name in random.Random(number * options.loads + turn).sample(list(WAYS), len(WAYS)):
                 try:
                     loads[name].append(cost(*pools[name], options.requests))
                 except Failed as failed:
