@@ -18,6 +18,8 @@ pub(super) struct Steering {
     /// When the parent may be asked again, and how many times that had no effect.
     due: Time,
     in_vain: u32,
+    /// When the pending connections were last counted.
+    counted: Time,
     /// The smallest number of pending connections while no queue held any, what was seen of the other workers then, and
     /// since when.
     pending: i64,
@@ -31,6 +33,7 @@ impl Steering {
             looked: Time::NEVER,
             due: Time::default(),
             in_vain: 0,
+            counted: Time::NEVER,
             pending: i64::MAX,
             seen: Vec::new(),
             settled: Time::default(),
@@ -62,8 +65,13 @@ impl Steering {
     }
 
     /// A queue is empty, so pending connections are on their way or will never arrive. The smallest number seen during
-    /// a second is a set of connections that will never arrive.
+    /// a second is a set of connections that will never arrive. Counted once a millisecond, since the kernel's count is
+    /// on a cache line that it writes for each connection.
     pub(super) fn settle(&mut self, row: OwnRow<'_>, station: &Station<'_>, now: Time) {
+        if now == self.counted {
+            return;
+        }
+        self.counted = now;
         self.pending = self.pending.min(row.pending());
         if now.since(self.settled) >= UNSETTLED {
             row.settle(std::mem::replace(&mut self.pending, i64::MAX));

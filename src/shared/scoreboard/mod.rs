@@ -43,7 +43,7 @@ pub(crate) use self::lines::{whole_lines, LinesPage, LINES_MAX};
 pub(crate) use self::name::NameRow;
 pub(crate) use self::own_row::OwnRow;
 pub(crate) use self::row::{LatencyRow, Row, RowPage};
-use self::row::{Note, Word, LATENCY_WORDS, METRICS, NAME_WORDS, NOTE_WORDS, OWN_WORDS, ROW_WORDS};
+use self::row::{Note, Word, LATENCY_WORDS, METRICS, NAME_WORDS, NOTE_WORDS, OWN_WORDS, PAIR, ROW_WORDS};
 use self::tally::{ParentTally, Tally};
 use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
@@ -82,15 +82,15 @@ pub(crate) struct ParentBoard {
     dead: Cell<Counters>,
 }
 
-// The parent's decisions, in words: whether the parent watches for stalls, and which program is wanted. On a cache line
-// of its own, which the eBPF program writes: how many connections it has assigned. Then the seats from which the kernel
-// was told to choose. Then the group table: the number of seats, and the seats in the order of the kernel's indexes,
-// each with the slot in the upper half and the row of the serving process in the lower half. Then the notes on each
-// row.
+// The parent's decisions, in words: whether the parent watches for stalls, and which program is wanted. On a pair of
+// cache lines of its own, which the eBPF program writes: how many connections it has assigned. Then the seats from
+// which the kernel was told to choose. Then the group table: the number of seats, and the seats in the order of the
+// kernel's indexes, each with the slot in the upper half and the row of the serving process in the lower half. Then the
+// notes on each row.
 const WATCHING: usize = 0;
 const PROGRAM: usize = 1;
-const COUNTED: usize = 8;
-const STEERED: usize = 16;
+const COUNTED: usize = PAIR;
+const STEERED: usize = 2 * PAIR;
 const GROUP: usize = STEERED + SEATS_MAX / 64;
 const NOTES: usize = (GROUP + 1 + SEATS_MAX).next_multiple_of(NOTE_WORDS);
 

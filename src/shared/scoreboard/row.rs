@@ -17,18 +17,30 @@ use crate::sys::shared::Page;
 use crate::time::Time;
 
 /// A word in a process's own page.
+///
+/// The first ones are read by the eBPF program for each new connection. They are on one cache line, and those that
+/// change for each request are not on the next one either, since some processors fetch lines in pairs. So no more than
+/// one line of a row moves between processors.
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]
 pub(super) enum Word {
     /// When the worker left its wait and became busy, in milliseconds of the monotonic clock; zero if it is idle, so an
     /// idle worker never looks stalled.
     BusySince,
-    /// Requests passed to the handler.
-    Requests,
     /// Connections accepted.
     Accepted,
     /// Connections closed.
     Closed,
+    /// How many of the connections assigned by the kernel have been accepted, or will never arrive.
+    Settled,
+    /// Whether it must get no more connections, since it has reached its limit or leaves connections in its queue.
+    Full,
+    /// Whether it runs its own server that reports when it is busy.
+    Metered,
+    /// Whether it runs the built-in server, which looks after other slots' sockets when told to.
+    Watches,
+    /// Whether it takes over connections that other processes pass to its slot.
+    Takes,
     /// Requests refused by the codec.
     Refused,
     /// Handlers that panicked.
@@ -37,14 +49,14 @@ pub(super) enum Word {
     LostLines,
     /// How many times the application has reported progress of a long request.
     Progress,
-    /// Whether it must get no more connections, since it has reached its limit or leaves connections in its queue.
-    Full,
-    /// How many of the connections assigned by the kernel have been accepted, or will never arrive.
-    Settled,
-    /// Whether it runs its own server that reports when it is busy.
-    Metered,
-    /// Whether it runs the built-in server, which looks after other slots' sockets when told to.
-    Watches,
+    /// How many connections it has taken over; they are counted as accepted, too.
+    Taken,
+    /// How many it has passed to other processes; they are counted as closed, too.
+    Handed,
+    /// How many records of connections it has dropped, since they were not sound.
+    Discarded,
+    /// Requests passed to the handler.
+    Requests = PAIR,
     /// The bytes that it holds for requests and responses in progress.
     Held,
     /// The bytes that the sockets of clients have accepted.
@@ -57,17 +69,16 @@ pub(super) enum Word {
     ServerError,
     /// The length of the name of the current request in bytes; zero if there is none.
     Named,
-    /// Whether it takes over connections that other processes pass to its slot.
-    Takes,
-    /// How many it has taken over; they are counted as accepted, too.
-    Taken,
-    /// How many it has passed to other processes; they are counted as closed, too.
-    Handed,
-    /// How many records of connections it has dropped, since they were not sound.
-    Discarded,
     /// The first way in which handshakes of TLS end; the others follow.
     Handshakes,
 }
+
+/// The words on a cache line, and on a pair of them.
+const LINE: usize = 8;
+pub(super) const PAIR: usize = 2 * LINE;
+
+const _: () =
+    assert!((Word::Full as usize) < LINE && (Word::Discarded as usize) < PAIR, "what the program reads is apart");
 
 /// The words that only grow.
 const COUNTERS: [Word; 9] = [
@@ -126,7 +137,7 @@ pub(super) enum Note {
 }
 
 /// A cache line.
-pub(super) const NOTE_WORDS: usize = 8;
+pub(super) const NOTE_WORDS: usize = LINE;
 
 /// The most that a process can do of anything per millisecond. Higher reports are not believed.
 const PER_MILLISECOND: u64 = 10_000;
