@@ -46,9 +46,8 @@ fn the_parent_does_not_wait_for_a_connection_that_lingers() {
         (attackers.len() == workers.len()).then_some(())
     });
     for client in attackers.values_mut() {
+        // No answer is waited for: it passes this connection on, too.
         client.send("GET /attack?linger HTTP/1.1\r\nHost: a\r\n\r\n");
-        // It closes this connection, too.
-        let _ = client.try_answer(false);
     }
     until("the application has got them", || (server.count("took a descriptor") >= 2).then_some(()));
     for pid in &workers {
