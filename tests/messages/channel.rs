@@ -42,14 +42,15 @@ fn the_parent_does_not_wait_for_a_connection_that_lingers() {
     let mut attackers = BTreeMap::new();
     until("each worker has a client that asks for it", || {
         let mut client = server.connect();
-        attackers.insert(worker(client.get("/").text()), client);
+        idle.extend(attackers.insert(worker(client.get("/").text()), client));
         (attackers.len() == workers.len()).then_some(())
     });
     for client in attackers.values_mut() {
         // No answer is waited for: it passes this connection on, too.
         client.send("GET /attack?linger HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    until("the application has got them", || (server.count("took a descriptor") >= 2).then_some(()));
+    let passed = idle.len() + attackers.len();
+    until("the application has got them all", || (server.count("took a descriptor") >= passed).then_some(()));
     for pid in &workers {
         // It may be dead already.
         let _ = kill(*pid, Signal::SIGKILL);
