@@ -43,7 +43,7 @@ def main():
             first = next(iter(measured.values()))
             for name, loads in measured.items():
                 costs[name] += loads
-                ratios[name].append(statistics.mean(cost / base for cost, base in zip(loads, first)))
+                ratios[name].append(statistics.mean(ours / base for ours, base in zip(loads, first)))
         progress("")
         report(workers, costs, ratios)
 

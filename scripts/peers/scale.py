@@ -11,9 +11,10 @@ way. Against connections, 64 requests are under way and the connections take tur
 it takes to hold them all where RLIMIT_NOFILE cannot be raised. --workers-for-connections and --clients fix both
 numbers, to tell what connections cost from what processes cost that share a CPU.
 
---sample has perf sample the servers, and adds the time in user space as a share of that in the kernel. Both servers make
-the same system calls for a request, so that its time in the kernel should be the same; and what slows the machine slows
-both parts. If so, the ratio of CPU times is (1 + ours) / (1 + raw's), which varies much less.
+--sample has perf sample the servers, and adds the time in user space as a share of that in the kernel, which varies much
+less than CPU time: what slows the machine slows both parts. Both servers make the same system calls for a request. If
+the kernel took the same time for them, the ratio of CPU times would be (1 + ours) / (1 + raw's); what it is above that,
+the kernel takes longer.
 
 Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about five minutes,
 or one with --quick."""
@@ -68,7 +69,7 @@ class Point:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = lambda text: [int(word) for word in text.split(",") if word]
-    parser.add_argument("--quick", action="store_true", help="three short rounds, of at most 10 000 connections")
+    parser.add_argument("--quick", action="store_true", help="two short rounds, of at most 10 000 connections")
     parser.add_argument("--rounds", type=int, help="of each point (default 5)")
     parser.add_argument("--loads", type=int, help="of each server in a round (default 4)")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each load (default 0.3)")
