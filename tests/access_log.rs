@@ -119,6 +119,8 @@ fn the_duration_of_a_request_does_not_begin_before_its_connection() {
     for (client, gate) in [first, second].iter_mut().zip(&gates) {
         fs::write(gate, "").expect("a file");
         assert_eq!(client.answer().status, 200);
+        // The answer comes before the worker takes the time, and the end of the connection after it.
+        assert!(client.is_closed());
     }
     let most = begun.elapsed().as_micros();
     stop(&mut server);
