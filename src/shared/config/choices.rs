@@ -114,6 +114,9 @@ pub enum Balance {
     /// A random free worker.
     Random,
     /// The free worker with the fewest connections, by eBPF; needs CAP_BPF and CAP_NET_ADMIN.
+    ///
+    /// Where each worker gets more than a thousand new connections a second, one that is awake may have up to four more
+    /// than an idle one, which would have to be woken.
     LeastConnections,
     /// The worker on the CPU that received the connection. Pins workers.
     Cpu,

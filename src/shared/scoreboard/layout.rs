@@ -23,7 +23,8 @@ pub(crate) struct Layout {
     /// with row 0 the slot must not be chosen.
     pub(crate) group: usize,
     pub(crate) seats: usize,
-    /// In that part: the total number of connections assigned. Written by the program.
+    /// In that part: the total number of connections assigned. Three words follow by which the program knows how many
+    /// come in a millisecond. All are written by the program.
     pub(crate) counted: usize,
     /// In that part: the notes on row 0, and the length of the notes on a row.
     pub(crate) notes: usize,

@@ -83,10 +83,10 @@ pub(crate) struct ParentBoard {
 }
 
 // The parent's decisions, in words: whether the parent watches for stalls, and which program is wanted. On a pair of
-// cache lines of its own, which the eBPF program writes: how many connections it has assigned. Then the seats from
-// which the kernel was told to choose. Then the group table: the number of seats, and the seats in the order of the
-// kernel's indexes, each with the slot in the upper half and the row of the serving process in the lower half. Then the
-// notes on each row.
+// cache lines of its own, which the eBPF program writes: how many connections it has assigned, and how many in a
+// millisecond. Then the seats from which the kernel was told to choose. Then the group table: the number of seats, and
+// the seats in the order of the kernel's indexes, each with the slot in the upper half and the row of the serving
+// process in the lower half. Then the notes on each row.
 const WATCHING: usize = 0;
 const PROGRAM: usize = 1;
 const COUNTED: usize = PAIR;

@@ -13,6 +13,8 @@
 //! share gets nothing more while another one is free, however few connections it reports. A free process that lags
 //! behind by half of its share comes first, so several processes with false reports cannot take everything together.
 //!
+//! Where connections come fast, an idle worker counts a few connections more than it has, since it has to be woken.
+//!
 //! The parent loads and attaches the program and updates the tables. Only the kernel does anything per connection.
 
 mod assembler;
@@ -113,6 +115,11 @@ const SHARE_BITS: i32 = 20;
 /// How far a process lags behind its share of the window so far before it comes first.
 const LAG: i32 = WINDOW / 2;
 
+/// To wake an idle worker costs CPU time that one which is awake would not need. So an idle worker counts as if it had
+/// more connections: as many as each worker gets in a millisecond, and at most this many. Where fewer than a thousand a
+/// second come to each, that is none: an idle worker serves sooner, and one that is awake may be at something long.
+const WAKE_MAX: i32 = 4;
+
 /// No process can have more connections than this, or fewer than minus this. A row that claims so is not chosen.
 const CREDIBLE: i32 = 1 << 26;
 
@@ -144,6 +151,13 @@ const SLOT: i16 = -20;
 const CONTEXT: i16 = -32;
 const LAGS_BELOW: i16 = -40;
 const SHARE: i16 = -48;
+const WAKE: i16 = -56;
+
+// The words of the program that follow the number of connections assigned: how many there were in a millisecond, and
+// since when, and from which number on, that was counted.
+const PACED_AT: i16 = 8;
+const PACED_FROM: i16 = 16;
+const PACE: i16 = 24;
 
 // The kernel's helper functions and results (linux/bpf.h).
 const KTIME_GET_NS: i32 = 5;
@@ -160,6 +174,8 @@ enum Label {
     Lags(i32),
     NotBusy(i32),
     NotChosen(i32),
+    Paced,
+    Limited,
     Choose,
     InWindow,
     Pass,
@@ -234,7 +250,7 @@ impl Program {
 
     /// Reads the clock, and chooses a random seat to begin with, so that equal seats have equal chances.
     fn begin(&self) -> Vec<Line<Label>> {
-        vec![
+        let mut lines = vec![
             store(STACK, CONTEXT, R1),
             call(KTIME_GET_NS),
             divide(R0, 1_000_000),
@@ -268,12 +284,42 @@ impl Program {
             xor(IT, -1),
             and(LOAD, IT),
             store(STACK, LAGS_BELOW, LOAD),
+        ];
+        lines.extend(self.pace());
+        lines.extend([
             // No choice yet, which has the greatest load: zero minus one. Computed, because with a constant the
             // verifier would follow each path from seat to seat to its end, and there are too many.
             copy(LEAST, R0),
             xor(LEAST, R0),
             store(STACK, CHOSEN, LEAST),
             subtract(LEAST, 1),
+        ]);
+        lines
+    }
+
+    /// Computes how many connections more an idle worker counts: as many as each seat gets in a millisecond.
+    fn pace(&self) -> [Line<Label>; 19] {
+        [
+            map_value(ROW, self.decided, self.counted),
+            load(IT, STACK, BUSY_BEFORE),
+            load(CHOICE, ROW, PACED_AT),
+            jump_if(IT, Equal, CHOICE, Label::Paced),
+            // The mean since this was last done.
+            store(ROW, PACED_AT, IT),
+            subtract(IT, CHOICE),
+            load(LOAD, ROW, 0),
+            load(CHOICE, ROW, PACED_FROM),
+            store(ROW, PACED_FROM, LOAD),
+            subtract(LOAD, CHOICE),
+            divide(LOAD, IT),
+            store(ROW, PACE, LOAD),
+            label(Label::Paced),
+            load(IT, ROW, PACE),
+            divide(IT, SEATS),
+            jump_if(IT, NotGreater, WAKE_MAX, Label::Limited),
+            copy(IT, WAKE_MAX),
+            label(Label::Limited),
+            store(STACK, WAKE, IT),
         ]
     }
 
@@ -332,6 +378,11 @@ impl Program {
             jump_if(IT, NotLess, ROW, Label::NotBusy(looked)),
             or(LOAD, BUSY),
             label(Label::NotBusy(looked)),
+            // All ones if it is idle.
+            shift_right_signed(IT, 63),
+            load(ROW, STACK, WAKE),
+            and(IT, ROW),
+            add(LOAD, IT),
             load(IT, STACK, SHARE),
             load(ROW, STACK, LAGS_BELOW),
             jump_if(IT, Less, ROW, Label::Lags(looked)),

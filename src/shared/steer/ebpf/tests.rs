@@ -1,5 +1,6 @@
 //! Tests in the kernel: where connections really arrive. The tests write the shared words as workers and parent do.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
@@ -12,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::shared::scoreboard::Scoreboard;
+use crate::sys::clock;
 use crate::sys::shared::{self, Writable};
 
 /// A word of the group table.
@@ -32,6 +34,8 @@ struct Bed {
     ebpf: Ebpf,
     /// By address, then by slot.
     groups: Vec<Vec<Option<TcpListener>>>,
+    /// How many connections have come in each millisecond for a long time, as far as the program knows.
+    pace: Cell<u64>,
 }
 
 impl Bed {
@@ -57,7 +61,7 @@ impl Bed {
             }
             ebpf.attach(address, group[0].as_ref().expect("a listener").as_fd())?;
         }
-        let bed = Bed { rows, decided, layout, ebpf, groups };
+        let bed = Bed { rows, decided, layout, ebpf, groups, pace: Cell::new(0) };
         // Not in the order of the slots.
         bed.seats(&(0..slots).map(|slot| seat(slot as u32, row(slots, slot) as u32)).collect::<Vec<_>>());
         Ok(bed)
@@ -101,9 +105,18 @@ impl Bed {
         listener.local_addr().expect("an address")
     }
 
+    fn tell_pace(&self) {
+        let word = |bytes: i16| &self.decided.words()[self.layout.counted + bytes as usize / WORD];
+        word(PACED_AT).store(0, Relaxed);
+        // The program's clock has begun when the machine did.
+        let millis = clock::now().as_millis();
+        word(PACED_FROM).store(word(0).load(Relaxed).wrapping_sub(self.pace.get() * millis), Relaxed);
+    }
+
     /// Connects and accepts; returns the slot that got the connection, and counts it there. The connection itself is
     /// closed at once, since only the words matter.
     fn connect(&self, address: usize) -> usize {
+        self.tell_pace();
         let client = connect(self.address(address));
         let (slot, _accepted) = self.accept(address);
         // Dropped first, see `connect`.
@@ -266,6 +279,27 @@ fn the_unfit_are_chosen_only_when_nobody_is_better() {
             state(&bed, slot);
         }
         assert_eq!(bed.spread(0, 12), expected, "{case}");
+    }
+}
+
+/// Where many connections come, a worker that is awake is preferred even if it has a few more than the others.
+#[test]
+fn who_is_awake_is_preferred_when_many_come() {
+    // Connections per millisecond, how many more the second one has that is awake, and how many of twelve it gets.
+    let table = [(3, 1, 0..=0), (400, 1, 12..=12), (400, 3, 12..=12), (400, 5, 0..=0), (8, 1, 12..=12), (8, 3, 0..=0)];
+    for (pace, more, expected) in table {
+        let Some(bed) = Bed::new(1, 4) else { return };
+        bed.word(1, bed.layout.busy_since).store(NOT_YET, Relaxed);
+        (0..4).for_each(|slot| bed.word(slot, bed.layout.accepted).store(10, Relaxed));
+        bed.word(1, bed.layout.accepted).fetch_add(more, Relaxed);
+        bed.pace.set(pace);
+        let mut count = 0;
+        for _ in 0..12 {
+            let slot = bed.connect(0);
+            bed.close(slot);
+            count += usize::from(slot == 1);
+        }
+        assert!(expected.contains(&count), "{count} of 12, where {pace} come and it has {more} more");
     }
 }
 
