@@ -12,8 +12,8 @@ it takes to hold them all where RLIMIT_NOFILE cannot be raised. --workers-for-co
 numbers, to tell what connections cost from what processes cost that share a CPU.
 
 --sample has perf sample the servers, and adds the time in user space as a share of that in the kernel, which varies much
-less than CPU time: what slows the machine slows both parts. It makes each switch between processes dearer, and with it
-CPU time. Both servers make the same system calls for a request. If the kernel took the same time for them, the ratio of
+less than CPU time: what slows the machine slows both parts. Sampling itself takes CPU time, which is that of the servers
+as well. Both servers make the same system calls for a request. If the kernel took the same time for them, the ratio of
 CPU times would be (1 + ours) / (1 + raw's); what it is above that, the kernel takes longer.
 
 Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about five minutes,

@@ -297,7 +297,8 @@ impl Program {
         lines
     }
 
-    /// Computes how many connections more an idle worker counts: as many as each seat gets in a millisecond.
+    /// Computes how many connections more an idle worker counts: as many as each seat gets in a millisecond. Where two
+    /// CPUs begin a millisecond at once, the second finds none, and an idle worker counts none more until the next one.
     fn pace(&self) -> [Line<Label>; 19] {
         [
             map_value(ROW, self.decided, self.counted),

@@ -105,10 +105,11 @@ impl Bed {
         listener.local_addr().expect("an address")
     }
 
+    /// Lets the program find that connections have come at this pace since the machine was started, which is when its
+    /// clock began.
     fn tell_pace(&self) {
         let word = |bytes: i16| &self.decided.words()[self.layout.counted + bytes as usize / WORD];
         word(PACED_AT).store(0, Relaxed);
-        // The program's clock has begun when the machine did.
         let millis = clock::now().as_millis();
         word(PACED_FROM).store(word(0).load(Relaxed).wrapping_sub(self.pace.get() * millis), Relaxed);
     }
